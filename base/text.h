@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// Text for people and machines. Whatever comes from an image passes through Printable() before it
+// reaches a terminal: no control byte, no escape sequence, no invalid UTF-8 gets out.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace imgfsck {
+
+// Control characters, bidi overrides and invalid UTF-8 become \xNN; the rest stays.
+std::string Printable(std::string_view untrusted);
+
+// Invalid UTF-8 becomes U+FFFD; nothing else changes (JSON, SQL and HTML escape later).
+std::string ValidUtf8(std::string_view untrusted);
+
+std::string Hex(uint64_t value);        // 0x1f000
+std::string HumanSize(uint64_t bytes);  // "512 B", "1.5 GiB"
+
+// "10", "64K", "1.5G", "0x200": bytes. Nothing for text that is not a size, or does not fit.
+std::optional<uint64_t> ParseSize(std::string_view text);
+
+}  // namespace imgfsck

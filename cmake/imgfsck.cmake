@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+# One library a folder, one program a file of tools/: nothing to list twice.
+
+add_library(imgfsck_flags INTERFACE)
+target_compile_options(imgfsck_flags INTERFACE -Wall -Wextra -Wconversion -Wshadow -Werror)
+target_include_directories(imgfsck_flags INTERFACE ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
+target_compile_definitions(imgfsck_flags INTERFACE IMGFSCK_VERSION="${PROJECT_VERSION}"
+                           _FILE_OFFSET_BITS=64)
+
+# imgfsck_library(FOLDER LINK target...): imgfsck_FOLDER from every .cc below FOLDER.
+function(imgfsck_library folder)
+  cmake_parse_arguments(arg "" "" "LINK" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${folder}/*.cc)
+  if(NOT sources)
+    add_library(imgfsck_${folder} INTERFACE)
+    target_link_libraries(imgfsck_${folder} INTERFACE imgfsck_flags ${arg_LINK})
+    return()
+  endif()
+  add_library(imgfsck_${folder} STATIC ${sources})
+  target_link_libraries(imgfsck_${folder} PUBLIC ${arg_LINK} PRIVATE imgfsck_flags)
+  target_include_directories(imgfsck_${folder} PUBLIC ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
+  set_target_properties(imgfsck_${folder} PROPERTIES ARCHIVE_OUTPUT_DIRECTORY
+                        ${PROJECT_BINARY_DIR}/lib)
+endfunction()
+
+# A tool is tools/NAME.cc; what several tools share is tools/common/*.cc.
+function(imgfsck_tools)
+  cmake_parse_arguments(arg "" "" "LINK" ${ARGN})
+  file(GLOB_RECURSE shared CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tools/*/*.cc)
+  file(GLOB mains CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tools/*.cc)
+  if(shared)
+    add_library(imgfsck_toolkit STATIC ${shared})
+    target_link_libraries(imgfsck_toolkit PUBLIC ${arg_LINK} PRIVATE imgfsck_flags)
+    list(APPEND arg_LINK imgfsck_toolkit)
+  endif()
+  foreach(main ${mains})
+    get_filename_component(name ${main} NAME_WE)
+    add_executable(${name} ${main})
+    target_link_libraries(${name} PRIVATE imgfsck_flags ${arg_LINK})
+    set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
+    install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  endforeach()
+endfunction()
