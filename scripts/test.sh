@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Installs what the tests need, builds with g++ (release) and with clang 14 (address and undefined
+# behaviour sanitizers), warnings being errors in both, and runs every test of both in one go. The
+# last lines of output are ctest's summary; the exit status is ctest's.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+usage() {
+  echo "usage: scripts/test.sh [--long] [--tidy] [ctest options...]"
+  echo "  --long  the full matrices instead of a seeded sample, and --tidy; takes hours"
+  echo "  --tidy  clang-tidy over every source file first"
+}
+
+long=OFF
+tidy=no
+ctest_options=()
+for option in "$@"; do
+  case "$option" in
+    --long) long=ON; tidy=yes ;;
+    --tidy) tidy=yes ;;
+    -h|--help) usage; exit 0 ;;
+    *) ctest_options+=("$option") ;;
+  esac
+done
+
+scripts/setup.sh --tests
+jobs=$(nproc)
+for preset in release asan; do
+  cmake --preset "$preset" -DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DIMGFSCK_LONG_TESTS=$long >/dev/null
+  cmake --build --preset "$preset" -j "$jobs"
+done
+
+if [ "$tidy" = yes ]; then
+  scripts/tidy.sh
+fi
+
+# One run over both builds, so that there is one summary and nothing after it.
+mkdir -p build/all
+printf 'subdirs("../release" "../asan")\n' >build/all/CTestTestfile.cmake
+exec ctest --test-dir build/all --output-on-failure --parallel "$jobs" "${ctest_options[@]}"
