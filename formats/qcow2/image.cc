@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "formats/qcow2/image.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/text.h"
+#include "model/finding.h"
+
+namespace imgfsck::qcow2 {
+namespace {
+
+L1Location LocateL1(const Image& image, uint64_t offset, uint64_t declared) {
+  L1Location l1{offset, declared, 0};
+  uint64_t limit = AlignUp(image.file_size, image.geometry.cluster_size);
+  if (offset == 0 || !IsAligned(offset, image.geometry.cluster_size) || offset >= limit) return l1;
+  l1.entries = std::min({declared, kMaxL1Bytes / 8, (limit - offset) / 8});
+  return l1;
+}
+
+void LoadRefcountTable(Image* image) {
+  const Header& h = image->header;
+  uint64_t cluster_size = image->geometry.cluster_size;
+  image->refcounts_usable = h.refcount_order <= kMaxRefcountOrder;
+  if (!IsAligned(h.refcount_table_offset, cluster_size) || h.refcount_table_offset == 0 ||
+      h.refcount_table_offset >= image->file_size) {
+    return;
+  }
+  uint64_t room = AlignUp(image->file_size, cluster_size) - h.refcount_table_offset;
+  // QEMU refuses more than its limit; a table somewhat larger is still worth reading.
+  uint64_t bytes = std::min({uint64_t{h.refcount_table_clusters} * cluster_size, room,
+                             8 * kMaxRefcountTableBytes});
+  ByteVector raw(bytes);
+  ReadTolerant(*image->source, h.refcount_table_offset, raw, &image->unreadable);
+  image->refcount_table.resize(bytes / 8);
+  for (size_t i = 0; i < image->refcount_table.size(); ++i) {
+    image->refcount_table[i] = LoadBe<uint64_t>(&raw[8 * i]);
+  }
+}
+
+void LoadExtensions(Image* image) {
+  image->extensions = ParseExtensions(image->header, image->first_cluster);
+  image->backing_name = BackingName(image->header, image->first_cluster);
+  if (const Extension* e = image->extensions.Find(kExtBackingFormat)) {
+    image->backing_format = std::string(AsText(e->data));
+  }
+  if (const Extension* e = image->extensions.Find(kExtDataFile)) {
+    image->data_file_name = std::string(AsText(e->data));
+  }
+  if (const Extension* e = image->extensions.Find(kExtBitmaps)) {
+    image->bitmaps_extension = ParseBitmapsExtension(*e);
+    if (image->bitmaps_extension) {
+      image->bitmaps =
+          ParseBitmapDirectory(*image->source, image->geometry, *image->bitmaps_extension);
+    }
+  }
+  if (const Extension* e = image->extensions.Find(kExtEncryption)) {
+    image->encryption = ParseEncryptionExtension(*e);
+    if (image->encryption) image->luks = ParseLuks(*image->source, image->encryption->offset);
+  }
+}
+
+}  // namespace
+
+void ReadTolerant(const ByteSource& source, uint64_t offset, MutableBytes buffer,
+                  std::vector<HostRange>* bad) {
+  while (!buffer.empty()) {
+    auto status = ReadPadded(source, offset, buffer);
+    if (status) return;
+    // The medium failed somewhere: keep what lies before, zero the sector, go on behind it.
+    uint64_t at = status.error().offset.value_or(offset);
+    at = std::clamp(at, offset, offset + buffer.size() - 1);
+    uint64_t good = at - offset;
+    if (good > 0 && !ReadPadded(source, offset, buffer.first(good))) {
+      at = offset;  // no progress that way: give up the first sector
+      good = 0;
+    }
+    uint64_t skip = std::min<uint64_t>(AlignDown(at, kSector) + kSector - at, buffer.size() - good);
+    std::fill_n(buffer.begin() + static_cast<ptrdiff_t>(good), skip, uint8_t{0});
+    if (!bad->empty() && bad->back().end() == at) {
+      bad->back().length += skip;
+    } else {
+      bad->push_back(MakeHostRange(at, skip));
+    }
+    offset += good + skip;
+    buffer = buffer.subspan(good + skip);
+  }
+}
+
+std::string Image::LayerName(size_t layer) const {
+  if (layer == 0) return std::string(kActiveLayer);
+  const std::string& id = snapshots.entries[layer - 1].id;
+  return id.empty() ? fmt::format("#{}", layer) : ValidUtf8(id);
+}
+
+uint64_t Image::LayerSize(size_t layer) const {
+  if (layer == 0) return header.size;
+  return snapshots.entries[layer - 1].disk_size().value_or(header.size);
+}
+
+std::string Image::TableName(size_t layer, uint64_t l1_index) const {
+  return layer == 0 ? fmt::format("l2[{}]", l1_index)
+                    : fmt::format("snapshot[{}]/l2[{}]", layer - 1, l1_index);
+}
+
+Result<std::unique_ptr<Image>> ParseImage(const ByteSource& source) {
+  auto image = std::make_unique<Image>();
+  image->source = &source;
+  image->file_size = source.Size();
+  image->first_cluster.resize(std::min<uint64_t>(image->file_size, 4096));
+  ReadTolerant(source, 0, image->first_cluster, &image->unreadable);
+  image->header = ParseHeader(image->first_cluster);
+  const Header& h = image->header;
+  if ((h.version != 2 && h.version != 3) || h.cluster_bits < kMinClusterBits ||
+      h.cluster_bits > kMaxClusterBits) {
+    return image;
+  }
+  image->walkable = true;
+  image->geometry =
+      Geometry::Make(h.cluster_bits, h.is_v3() && h.Incompatible(kIncompatExtendedL2),
+                     h.refcount_order <= kMaxRefcountOrder ? h.refcount_order : 4);
+  uint64_t cluster = std::min(image->geometry.cluster_size, image->file_size);
+  image->unreadable.clear();
+  image->first_cluster.resize(cluster);
+  ReadTolerant(source, 0, image->first_cluster, &image->unreadable);
+  LoadExtensions(image.get());
+  image->active = LocateL1(*image, h.l1_table_offset, h.l1_size);
+  LoadRefcountTable(image.get());
+  if (h.nb_snapshots > 0 && IsAligned(h.snapshots_offset, 8) && h.snapshots_offset != 0) {
+    image->snapshots = ParseSnapshots(source, h);
+    for (const Snapshot& s : image->snapshots.entries) {
+      image->snapshot_l1.push_back(LocateL1(*image, s.l1_table_offset, s.l1_size));
+    }
+  } else {
+    image->snapshots.declared = h.nb_snapshots;
+    image->snapshots.offset = image->snapshots.end = h.snapshots_offset;
+  }
+  return image;
+}
+
+}  // namespace imgfsck::qcow2

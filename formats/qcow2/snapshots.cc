@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "formats/qcow2/snapshots.h"
+
+#include <algorithm>
+#include <array>
+
+namespace imgfsck::qcow2 {
+namespace {
+
+constexpr uint64_t kFixedSize = 40;
+
+// Extra data, id and name of the entry at s->host_offset, taking the extra data as `extra_size`.
+bool ReadTail(const ByteSource& source, uint32_t extra_size, uint16_t id_length,
+              uint16_t name_length, Snapshot* s) {
+  uint64_t names = uint64_t{id_length} + name_length;
+  s->length = kFixedSize + extra_size + names;
+  if (!RangeFits(s->host_offset, s->length, source.Size())) return false;
+  s->extra.resize(std::min<uint64_t>(extra_size, kMaxSnapshotExtra));
+  ByteVector text(names);
+  if (!ReadPadded(source, s->host_offset + kFixedSize, s->extra) ||
+      !ReadPadded(source, s->host_offset + kFixedSize + extra_size, text)) {
+    return false;
+  }
+  s->id.assign(AsText(Bytes(text).first(id_length)));
+  s->name.assign(AsText(Bytes(text).subspan(id_length)));
+  return true;
+}
+
+bool LooksLikeId(const std::string& id) {
+  return !id.empty() && std::all_of(id.begin(), id.end(), [](char c) { return c > 32 && c < 127; });
+}
+
+}  // namespace
+
+uint64_t Snapshot::vm_state_size() const {
+  return extra.size() >= 8 ? LoadBe<uint64_t>(extra.data())
+                                                   : vm_state_size_32;
+}
+
+std::optional<uint64_t> Snapshot::disk_size() const {
+  if (extra.size() < 16) return std::nullopt;
+  return LoadBe<uint64_t>(extra.data() + 8);
+}
+
+std::optional<Snapshot> ParseSnapshotAt(const ByteSource& source, uint64_t offset) {
+  std::array<uint8_t, kFixedSize> b{};
+  if (!RangeFits(offset, kFixedSize, source.Size()) || !ReadPadded(source, offset, b)) {
+    return std::nullopt;
+  }
+  Snapshot s;
+  s.host_offset = offset;
+  s.l1_table_offset = BeAt<uint64_t>(b, 0);
+  s.l1_size = BeAt<uint32_t>(b, 8);
+  uint16_t id_length = BeAt<uint16_t>(b, 12), name_length = BeAt<uint16_t>(b, 14);
+  s.date_sec = BeAt<uint32_t>(b, 16);
+  s.date_nsec = BeAt<uint32_t>(b, 20);
+  s.vm_clock_nsec = BeAt<uint64_t>(b, 24);
+  s.vm_state_size_32 = BeAt<uint32_t>(b, 32);
+  s.extra_data_size = BeAt<uint32_t>(b, 36);
+  if (s.extra_data_size <= kMaxSnapshotExtra) {
+    if (!ReadTail(source, s.extra_data_size, id_length, name_length, &s)) return std::nullopt;
+    return s;
+  }
+  for (uint32_t usual : {24u, 16u}) {
+    if (ReadTail(source, usual, id_length, name_length, &s) && LooksLikeId(s.id)) {
+      s.extra_guessed = true;
+      return s;
+    }
+  }
+  if (!ReadTail(source, s.extra_data_size, id_length, name_length, &s)) return std::nullopt;
+  return s;
+}
+
+SnapshotTable ParseSnapshots(const ByteSource& source, const Header& header, uint64_t entry_cap) {
+  SnapshotTable table;
+  table.declared = header.nb_snapshots;
+  table.offset = table.end = header.snapshots_offset;
+  uint64_t at = table.offset;
+  for (uint64_t i = 0; i < header.nb_snapshots; ++i) {
+    table.stopped_at = i;
+    table.stopped_offset = at;
+    if (i >= entry_cap) {
+      table.stop = SnapshotTable::Stop::kCount;
+      break;
+    }
+    if (at - table.offset >= kMaxSnapshotTableBytes) {
+      table.stop = SnapshotTable::Stop::kCap;
+      break;
+    }
+    auto entry = ParseSnapshotAt(source, at);
+    if (!entry) {
+      table.stop = RangeFits(at, kFixedSize, source.Size()) ? SnapshotTable::Stop::kOverrun
+                                                            : SnapshotTable::Stop::kPastEof;
+      break;
+    }
+    table.end = at + entry->length;
+    at = AlignUp(table.end, 8);
+    table.entries.push_back(std::move(*entry));
+  }
+  return table;
+}
+
+ByteVector EncodeSnapshot(const Snapshot& s) {
+  ByteVector b(kFixedSize);
+  StoreBe(&b[0], s.l1_table_offset);
+  StoreBe(&b[8], s.l1_size);
+  StoreBe(&b[12], static_cast<uint16_t>(s.id.size()));
+  StoreBe(&b[14], static_cast<uint16_t>(s.name.size()));
+  StoreBe(&b[16], s.date_sec);
+  StoreBe(&b[20], s.date_nsec);
+  StoreBe(&b[24], s.vm_clock_nsec);
+  StoreBe(&b[32], s.vm_state_size_32);
+  StoreBe(&b[36], static_cast<uint32_t>(s.extra.size()));
+  b.insert(b.end(), s.extra.begin(), s.extra.end());
+  for (const std::string* text : {&s.id, &s.name}) b.insert(b.end(), text->begin(), text->end());
+  b.resize(AlignUp(b.size(), 8));
+  return b;
+}
+
+}  // namespace imgfsck::qcow2
