@@ -5,9 +5,12 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/units.h"
@@ -44,23 +47,25 @@ struct Finding {
   Severity severity_or_default() const { return severity.value_or(info().severity); }
   RepairClass repair_or_default() const { return repair.value_or(info().repair); }
   Effect effect_or_default() const { return effect.value_or(info().effect); }
-  std::string Message() const;       // the registry's sentence, with the detail
+  std::string Message() const;       // "the registry's sentence: the detail"
 };
 
-// Collects findings. A finding that continues the previous one of its kind (same structure kind,
-// layer and detail; host and guest ranges adjoining) is merged into it. At most `keep` findings of
-// each problem are kept; totals count all. Not thread-safe: one collection a worker, then Merge()
-// in a fixed order.
+// Collects findings. A finding that continues the previous one of its problem is merged into it:
+// same structure, layer, detail, evidence and judgement, and host ranges, guest ranges and other
+// claimants each adjoining (or all absent). At most `keep` findings of each problem are kept;
+// totals count all. Not thread-safe: one collection a worker, then Merge() in a fixed order.
 class Findings {
  public:
   static constexpr size_t kDefaultKeep = 10000;
   explicit Findings(size_t keep = kDefaultKeep) : keep_(keep) {}
 
+  // Beyond `keep`, nothing is allocated: the finding is only counted.
   void Add(Finding finding);
   // True when another finding of this kind would be kept: lets a caller in a hot loop skip building
-  // texts and only count with AddUncounted().
+  // texts and only count with AddBare().
   bool WouldKeep(Problem problem) const;
   void AddBare(Problem problem, uint64_t units);  // counted, not kept
+  // As if what `later` was given had been given to this collection (as far as `later` kept it).
   void Merge(Findings&& later);
 
   const std::vector<Finding>& kept() const { return kept_; }
@@ -74,19 +79,28 @@ class Findings {
   bool Has(Problem problem) const { return totals_.contains(problem); }
   uint64_t Units(Problem problem) const;
   uint64_t Units(Severity severity) const;     // sum over problems of that severity
+  uint64_t FindingsOf(Severity severity) const;  // after merging
   bool empty() const { return totals_.empty(); }
   size_t keep() const { return keep_; }
 
-  // Corruptions first, then by structure position; ties keep their order. Stable and deterministic.
+  // Corruptions first, then by place: host offset, guest offset (what has no place comes first);
+  // ties keep their order. Stable and deterministic. Later additions do not merge across it.
   void Sort();
 
  private:
-  bool TryMerge(Finding& last, const Finding& next) const;
+  static constexpr size_t kNone = SIZE_MAX;
+  struct State {
+    size_t last_kept = kNone;           // index in kept_ of the previous finding, if that was kept
+    std::optional<Finding> last_dropped;  // the previous finding, if that was not
+    std::array<Total, 4> by_severity;
+  };
+  Finding* Previous(State& state, Problem problem);
+  void Count(Problem problem, Severity severity, State& state, const Total& more);
+
   size_t keep_;
   std::vector<Finding> kept_;
   std::map<Problem, Total> totals_;
-  std::map<Problem, std::array<uint64_t, 4>> units_by_severity_;
-  std::map<Problem, size_t> last_;  // index in kept_ of the last finding of a problem
+  std::map<Problem, State> states_;
 };
 
 }  // namespace imgfsck
