@@ -27,7 +27,7 @@ enum class Effect : uint8_t { kNone, kWrong, kStale, kZero, kUnreadable };
 //   mend    what a repair does; "nothing" where there is none
 //   cost    what a repair can cost; "nothing" where it costs nothing
 enum class Problem : uint16_t {
-#define X(enumerator, id, code, severity, repair, effect, what, mend, cost) enumerator = id,
+#define X(enumerator, id, code, severity, repair, effect, what, mend, cost) enumerator = (id),
 #include "model/problems.def"
 #undef X
 };
