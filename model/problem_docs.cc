@@ -37,9 +37,10 @@ their meaning and are never renamed.
 open the image. A *leak* is space that is taken and not used. A *warning* is something to look at.
 An *info* is legal and is never repaired.
 
-**Repair** names the gentlest mode that mends it: *safe* (`--repair=safe`) changes no guest byte that can
-be read today, *all* (`--repair=all`) may drop a mapping or pick one of two claimants, *none* means that
-nothing is done about it unasked. A single case may differ from its row where the evidence says so.
+**Repair** names the gentlest mode that mends it: *safe* (`--repair=safe`) changes no guest byte
+that can be read today, *all* (`--repair=all`) may drop a mapping or pick one of two claimants,
+*none* means that nothing is done about it unasked. A single case may differ from its row where the
+evidence says so.
 
 **Guest** is what the guest gets at the place concerned until it is repaired: *wrong* data, *stale*
 (older) data, *zero*, *unreadable*, or *none*: its data is not affected.
