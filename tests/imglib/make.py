@@ -117,7 +117,7 @@ class Maker:
         if content == "bitmaps":
             granularity = max(64 * KB, self.size // (1 << 20) // 512 * 512)
             granularity = 1 << (granularity - 1).bit_length()
-            for name in ("first", "second bitmap"):
+            for name in ("first", "other"):
                 qemu_img("bitmap", "--add", "-g", granularity, self.path, name)
             qemu_img("bitmap", "--disable", self.path, "first")
         self.write(clusters, some if content in ("zlib", "zstd") else ())
@@ -126,8 +126,9 @@ class Maker:
             self.write(some)
             qemu_img("snapshot", "-c", "second one", self.path)
             self.write(set(self.random.sample(sorted(clusters), len(clusters) // 3)))
-            qemu_img("snapshot", "-c", "third", self.path)
+            # Never more than two: counts of two bits go up to three.
             qemu_img("snapshot", "-d", "first", self.path)
+            qemu_img("snapshot", "-c", "third", self.path)
             self.write(set(self.random.sample(sorted(clusters), 4)))
 
 

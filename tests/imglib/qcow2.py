@@ -96,7 +96,7 @@ class Bitmap:
 
 class Qcow2:
     def __init__(self, path):
-        self.path = path
+        self.path = str(path)
         self.fd = os.open(path, os.O_RDONLY)
         self.load()
 
