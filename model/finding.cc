@@ -141,6 +141,12 @@ uint64_t Findings::Units(Problem problem) const {
   return total == totals_.end() ? 0 : total->second.units;
 }
 
+uint64_t Findings::Units(Problem problem, Severity severity) const {
+  auto state = states_.find(problem);
+  return state == states_.end() ? 0
+                                : state->second.by_severity[static_cast<size_t>(severity)].units;
+}
+
 uint64_t Findings::Units(Severity severity) const {
   uint64_t sum = 0;
   for (const auto& [problem, state] : states_) {

@@ -79,6 +79,7 @@ class Findings {
   bool Has(Problem problem) const { return totals_.contains(problem); }
   uint64_t Units(Problem problem) const;
   uint64_t Units(Severity severity) const;     // sum over problems of that severity
+  uint64_t Units(Problem problem, Severity severity) const;
   uint64_t FindingsOf(Severity severity) const;  // after merging
   bool empty() const { return totals_.empty(); }
   size_t keep() const { return keep_; }

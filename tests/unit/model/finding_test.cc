@@ -186,6 +186,8 @@ TEST_F(FindingsTest, SeverityOfTheFindingCounts) {
   EXPECT_EQ(findings_.Units(Severity::kWarning), 5u);
   EXPECT_EQ(findings_.Units(Severity::kCorruption), 1u);
   EXPECT_EQ(findings_.Units(corruption_), 6u);
+  EXPECT_EQ(findings_.Units(corruption_, Severity::kWarning), 5u);
+  EXPECT_EQ(findings_.Units(leak_, Severity::kWarning), 0u);
 }
 
 // However the stream is cut over collections, kept findings and totals are as from one.
