@@ -60,15 +60,18 @@ Error ErrorFromErrno(int os_error, const std::string& what,
 #define IMG_CONCAT(a, b) IMG_CONCAT_INNER(a, b)
 
 // Passes an error on to the caller.
-#define IMG_RETURN_IF_ERROR(expression)                            \
-  do {                                                             \
-    if (auto img_status = (expression); !img_status)               \
-      return ::imgfsck::Error(std::move(img_status).error());      \
+#define IMG_RETURN_IF_ERROR(expression) \
+  IMG_RETURN_IF_ERROR_INNER(IMG_CONCAT(img_status_, __COUNTER__), expression)
+#define IMG_RETURN_IF_ERROR_INNER(temporary, expression)          \
+  do {                                                            \
+    if (auto temporary = (expression); !temporary) {              \
+      return ::imgfsck::Error(std::move(temporary).error());      \
+    }                                                             \
   } while (false)
 
 // IMG_ASSIGN_OR_RETURN(auto x, F()): x becomes F()'s value, or its error is passed on.
 #define IMG_ASSIGN_OR_RETURN(declaration, expression) \
-  IMG_ASSIGN_OR_RETURN_INNER(IMG_CONCAT(img_result_, __LINE__), declaration, expression)
+  IMG_ASSIGN_OR_RETURN_INNER(IMG_CONCAT(img_result_, __COUNTER__), declaration, expression)
 #define IMG_ASSIGN_OR_RETURN_INNER(temporary, declaration, expression)          \
   auto temporary = (expression);                                               \
   if (!temporary) return ::imgfsck::Error(std::move(temporary).error());       \

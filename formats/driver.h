@@ -13,6 +13,7 @@
 
 #include "base/bytes.h"
 #include "base/result.h"
+#include "io/byte_source.h"
 #include "model/rows.h"
 
 namespace imgfsck {

@@ -76,15 +76,14 @@ BitmapDirectory ParseBitmapDirectory(const ByteSource& source, const Geometry& g
 }
 
 ByteVector EncodeBitmapEntry(const Bitmap& bitmap) {
-  ByteVector b(kFixedSize);
+  ByteVector b(AlignUp(kFixedSize + bitmap.name.size(), 8));
   PutBe(b, 0, bitmap.table_offset);
   PutBe(b, 8, bitmap.table_size);
   PutBe(b, 12, bitmap.flags);
   b[16] = bitmap.type;
   b[17] = bitmap.granularity_bits;
   PutBe(b, 18, static_cast<uint16_t>(bitmap.name.size()));
-  b.insert(b.end(), bitmap.name.begin(), bitmap.name.end());
-  b.resize(AlignUp(b.size(), 8));
+  std::ranges::copy(bitmap.name, b.begin() + kFixedSize);
   return b;
 }
 

@@ -101,19 +101,20 @@ SnapshotTable ParseSnapshots(const ByteSource& source, const Header& header, uin
 }
 
 ByteVector EncodeSnapshot(const Snapshot& s) {
-  ByteVector b(kFixedSize);
-  StoreBe(&b[0], s.l1_table_offset);
-  StoreBe(&b[8], s.l1_size);
-  StoreBe(&b[12], static_cast<uint16_t>(s.id.size()));
-  StoreBe(&b[14], static_cast<uint16_t>(s.name.size()));
-  StoreBe(&b[16], s.date_sec);
-  StoreBe(&b[20], s.date_nsec);
-  StoreBe(&b[24], s.vm_clock_nsec);
-  StoreBe(&b[32], s.vm_state_size_32);
-  StoreBe(&b[36], static_cast<uint32_t>(s.extra.size()));
-  b.insert(b.end(), s.extra.begin(), s.extra.end());
-  for (const std::string* text : {&s.id, &s.name}) b.insert(b.end(), text->begin(), text->end());
-  b.resize(AlignUp(b.size(), 8));
+  uint64_t used = kFixedSize + s.extra.size() + s.id.size() + s.name.size();
+  ByteVector b(AlignUp(used, 8));
+  PutBe(b, 0, s.l1_table_offset);
+  PutBe(b, 8, s.l1_size);
+  PutBe(b, 12, static_cast<uint16_t>(s.id.size()));
+  PutBe(b, 14, static_cast<uint16_t>(s.name.size()));
+  PutBe(b, 16, s.date_sec);
+  PutBe(b, 20, s.date_nsec);
+  PutBe(b, 24, s.vm_clock_nsec);
+  PutBe(b, 32, s.vm_state_size_32);
+  PutBe(b, 36, static_cast<uint32_t>(s.extra.size()));
+  auto end = std::ranges::copy(s.extra, b.begin() + kFixedSize).out;
+  end = std::ranges::copy(s.id, end).out;
+  std::ranges::copy(s.name, end);
   return b;
 }
 

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// Who uses which cluster, counted in compact arrays: one bit a cluster for each kind of use, and an
+// extra count only where a cluster is used more than once. Memory follows what is touched, not the
+// file's size. Each thread fills a map of its own; Merge() puts them together, whatever the order,
+// with the same result.
+#pragma once
+
+#include <unordered_map>
+
+#include "base/lazy_array.h"
+
+namespace imgfsck::qcow2 {
+
+class ClaimMap {
+ public:
+  static constexpr unsigned kChunkBits = 15;  // clusters a chunk, as a power of two
+  static constexpr uint64_t kChunk = uint64_t{1} << kChunkBits;
+
+  static Result<ClaimMap> Make(uint64_t clusters);
+  uint64_t clusters() const { return clusters_; }
+
+  // `weight`: how many references this claim stands for. Clusters past the end are ignored.
+  void ClaimData(uint64_t cluster, uint64_t weight);
+  void ClaimDataRun64(uint64_t first);  // 64 clusters in a row, weight 1
+  void ClaimCompressed(uint64_t first, uint64_t last, uint64_t weight);
+  void ClaimMeta(uint64_t first, uint64_t count, uint64_t weight = 1);
+  // References that add to the count of clusters already claimed, without a conflict.
+  void AddWeight(uint64_t cluster, uint64_t weight) { AddExtra(cluster, weight); }
+  void Merge(const ClaimMap& other);
+
+  uint64_t Count(uint64_t cluster) const;
+  bool IsData(uint64_t c) const { return Bit(data_, c); }
+  bool IsMeta(uint64_t c) const { return Bit(meta_, c); }
+  bool IsCompressed(uint64_t c) const { return Bit(compressed_, c); }
+  bool IsUsed(uint64_t c) const {
+    return c < clusters_ && ((data_[c >> 6] | meta_[c >> 6] | compressed_[c >> 6]) >> (c & 63) & 1);
+  }
+  // Claimed twice in a way that cannot be right unless different layers share it.
+  bool IsConflict(uint64_t c) const { return (ConflictWord(c >> 6) >> (c & 63) & 1) != 0; }
+  uint64_t ConflictWord(uint64_t word) const {
+    uint64_t d = data_[word], m = meta_[word], z = compressed_[word];
+    return again_[word] | (d & m) | (d & z) | (m & z);
+  }
+  uint64_t DataWord(uint64_t word) const { return data_[word]; }
+  uint64_t UsedWord(uint64_t word) const {
+    return data_[word] | meta_[word] | compressed_[word];
+  }
+  // Chunks of kChunk clusters in which anything is claimed; ... more than once.
+  uint64_t chunks() const { return touched_.size(); }
+  bool ChunkTouched(uint64_t chunk) const { return touched_[chunk] != 0; }
+  bool ChunkHasExtra(uint64_t chunk) const { return (touched_[chunk] & kExtraTouched) != 0; }
+  bool AnyConflict() const;
+  // Calls visit(cluster) for every conflict, ascending.
+  template <class Visit>
+  void ForEachConflict(Visit visit) const {
+    for (uint64_t chunk = 0; chunk < chunks(); ++chunk) {
+      if (!ChunkTouched(chunk)) continue;
+      uint64_t words = std::min<uint64_t>(kChunk / 64, again_.size() - chunk * (kChunk / 64));
+      for (uint64_t w = chunk * (kChunk / 64), end = w + words; w < end; ++w) {
+        for (uint64_t bits = ConflictWord(w); bits != 0; bits &= bits - 1) {
+          visit(w * 64 + static_cast<uint64_t>(__builtin_ctzll(bits)));
+        }
+      }
+    }
+  }
+
+  // For the hot loop: raw access; the caller keeps `touched` true.
+  uint64_t* data_words() { return data_.data(); }
+  uint8_t* touched() { return touched_.data(); }
+  void MarkAgain(uint64_t cluster) { again_[cluster >> 6] |= uint64_t{1} << (cluster & 63); }
+  void AddExtra(uint64_t cluster, uint64_t weight);
+
+ private:
+  static constexpr uint8_t kTouched = 1, kExtraTouched = 2;
+  static constexpr uint8_t kSaturated = 255;
+  static bool Bit(const LazyArray<uint64_t>& bits, uint64_t i) { return bits[i >> 6] >> (i & 63) & 1; }
+
+  uint64_t clusters_ = 0;
+  LazyArray<uint64_t> data_, meta_, compressed_, again_;
+  LazyArray<uint8_t> extra_;    // references beyond the first of each kind; 255: see overflow_
+  LazyArray<uint8_t> touched_;  // one a chunk
+  std::unordered_map<uint64_t, uint64_t> overflow_;
+};
+
+}  // namespace imgfsck::qcow2

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "analyzers/qcow2/table_walker.h"
+
+#include <algorithm>
+#include <array>
+
+namespace imgfsck::qcow2 {
+namespace {
+
+constexpr uint64_t kGroup = 64;  // entries the fast path takes at once
+
+struct GroupScan {
+  uint64_t bad = 0, any = 0, all = ~uint64_t{0};
+  uint32_t min = ~uint32_t{0}, max = 0;
+  std::array<uint32_t, kGroup> cluster;
+};
+
+// One branch-free loop: what the 64 entries have in common, and their cluster numbers.
+inline void Scan(const uint8_t* entries, uint64_t bad_mask, unsigned cluster_bits, GroupScan* scan) {
+  uint64_t bad = 0, any = 0, all = ~uint64_t{0};
+  uint32_t min = ~uint32_t{0}, max = 0;
+  for (uint64_t i = 0; i < kGroup; ++i) {
+    uint64_t value = LoadBe<uint64_t>(entries + 8 * i);
+    any |= value;
+    all &= value;
+    bad |= value & bad_mask;
+    uint32_t cluster = static_cast<uint32_t>((value & kOffsetMask) >> cluster_bits);
+    scan->cluster[i] = cluster;
+    min = std::min(min, cluster);
+    max = std::max(max, cluster);
+  }
+  scan->bad = bad;
+  scan->any = any;
+  scan->all = all;
+  scan->min = min;
+  scan->max = max;
+}
+
+inline uint64_t CountBreaks(const std::array<uint32_t, kGroup>& cluster) {
+  uint64_t breaks = 0;
+  for (uint64_t i = 1; i < kGroup; ++i) breaks += cluster[i] != cluster[i - 1] + 1;
+  return breaks;
+}
+
+}  // namespace
+
+TableWalker::TableWalker(const Image& image, ClaimMap* claims)
+    : image_(image), g_(image.geometry), claims_(claims) {
+  full_clusters_ = image.file_size >> g_.cluster_bits;
+  fast_possible_ = !g_.extended_l2 && !image.has_data_file() &&
+                   image.ClusterCount() < ~uint32_t{0};
+  // Anything that is not a plain, aligned data cluster below 2^32 clusters is bad for the fast path.
+  bad_mask_ = kL2Reserved | kCompressed | kZeroFlag | (kOffsetMask & (g_.cluster_size - 1)) |
+              (kOffsetMask & ~((uint64_t{1} << (32 + g_.cluster_bits)) - 1));
+}
+
+bool Implausible(const Image& image, Bytes table) {
+  const Geometry& g = image.geometry;
+  uint64_t used = 0, invalid = 0;
+  for (uint64_t i = 0; i < g.l2_entries; ++i) {
+    Entry entry = LoadEntry(g, table, i);
+    if (entry.empty()) continue;
+    ++used;
+    invalid += EntryInvalid(image, entry);
+  }
+  constexpr uint64_t kFewest = 16;  // below that, single entries are reported
+  return invalid >= kFewest && invalid * 2 > used;
+}
+
+bool TableWalker::Prepare(const TableRef& table, Bytes bytes) {
+  if (AllZero(bytes)) {
+    if (empty_tables.size() < kMaxEmptyTables) empty_tables.push_back(table);
+    return false;
+  }
+  return true;
+}
+
+bool TableWalker::FastGroup(const TableRef& table, const uint8_t* entries, uint64_t guest_index) {
+  GroupScan scan;
+  Scan(entries, bad_mask_, g_.cluster_bits, &scan);
+  if (scan.any == 0) return true;
+  if (scan.bad != 0 || scan.min == 0 || scan.max >= full_clusters_) return false;
+  if (table.active) {
+    // COPIED on all of them when the table is used once, on none when it is shared.
+    if (table.weight == 1 ? (scan.all & kCopied) == 0 : (scan.any & kCopied) != 0) return false;
+  }
+  uint64_t guest_end = (table.column * g_.l2_entries + guest_index + kGroup) << g_.cluster_bits;
+  if (guest_end > image_.LayerSize(table.layer) + g_.cluster_size - 1) return false;
+  uint64_t breaks = CountBreaks(scan.cluster);
+  if (table.active) {
+    counts.allocated_clusters += kGroup;
+    uint64_t first = uint64_t{scan.cluster[0]} << g_.cluster_bits;
+    counts.fragmented_clusters += breaks + (next_contiguous_ != 0 && next_contiguous_ != first);
+    next_contiguous_ = (uint64_t{scan.cluster[kGroup - 1]} + 1) << g_.cluster_bits;
+  }
+  if (table.weight == 1 && breaks == 0) {
+    claims_->ClaimDataRun64(scan.cluster[0]);
+    return true;
+  }
+  uint64_t* words = claims_->data_words();
+  uint8_t* touched = claims_->touched();
+  for (uint32_t cluster : scan.cluster) {
+    uint64_t bit = uint64_t{1} << (cluster & 63);
+    uint64_t& word = words[cluster >> 6];
+    touched[cluster >> ClaimMap::kChunkBits] |= 1;
+    if ((word & bit) != 0) [[unlikely]] {
+      claims_->MarkAgain(cluster);
+      claims_->AddExtra(cluster, 1);
+    }
+    word |= bit;
+  }
+  if (table.weight > 1) {
+    for (uint32_t cluster : scan.cluster) claims_->AddExtra(cluster, table.weight - 1);
+  }
+  return true;
+}
+
+void TableWalker::CountActive(const Entry& entry, const EntryClaim& claim) {
+  if (entry.compressed()) {
+    ++counts.allocated_clusters;
+    ++counts.compressed_clusters;
+    ++counts.fragmented_clusters;
+    return;
+  }
+  uint64_t host = entry.host();
+  bool allocated = claim.kind == EntryClaim::Kind::kCluster ||
+                   (image_.has_data_file() && (host != 0 || entry.copied()));
+  if (!allocated) return;
+  ++counts.allocated_clusters;
+  if (next_contiguous_ != 0 && host != next_contiguous_) ++counts.fragmented_clusters;
+  next_contiguous_ = host + g_.cluster_size;
+}
+
+// COPIED promises that the cluster has one reference. Clusters in conflict are not judged: whether
+// the flag is right depends on how the conflict ends.
+void TableWalker::JudgeCopied(const TableRef& table, uint64_t index, const EntryClaim& claim,
+                              uint64_t weight) {
+  if (claim.kind != EntryClaim::Kind::kCluster || claim.copied == (weight == 1)) return;
+  Finding f = EntryFinding(image_, table, index, Problem::kQcow2L2Copied);
+  f.detail = claim.copied ? "set, but snapshots share the cluster" : "clear, but nothing shares it";
+  findings->Add(std::move(f));
+}
+
+void TableWalker::SlowEntry(const TableRef& table, Bytes bytes, uint64_t index) {
+  Entry entry = LoadEntry(g_, bytes, index);
+  if (entry.empty() && !image_.has_data_file()) return;
+  JudgeEntry(image_, table, index, entry, findings);
+  EntryClaim claim = ClaimOf(image_, entry);
+  if (table.active) {
+    CountActive(entry, claim);
+    JudgeCopied(table, index, claim, table.weight);
+  }
+  if (claim.kind == EntryClaim::Kind::kCluster) claims_->ClaimData(claim.first, table.weight);
+  if (claim.kind == EntryClaim::Kind::kSpan) {
+    claims_->ClaimCompressed(claim.first, claim.last, table.weight);
+  }
+}
+
+void TableWalker::WalkSingle(const TableRef& table, Bytes bytes) {
+  next_contiguous_ = 0;
+  if (!Prepare(table, bytes)) {
+    if (!image_.has_data_file()) return;
+  }
+  bool checked_content = false;
+  for (uint64_t i = 0; i < g_.l2_entries; i += kGroup) {
+    uint64_t count = std::min(kGroup, g_.l2_entries - i);
+    if (fast_possible_ && count == kGroup && FastGroup(table, bytes.data() + 8 * i, i)) continue;
+    // The first entry out of the ordinary: is this an L2 table at all? Nothing was claimed of a
+    // table that fails this unless its first groups were in perfect order.
+    if (!checked_content) {
+      checked_content = true;
+      if (Implausible(image_, bytes)) {
+        implausible.push_back(table);
+        return;
+      }
+    }
+    for (uint64_t j = i; j < i + count; ++j) SlowEntry(table, bytes, j);
+  }
+}
+
+void TableWalker::WalkColumnIndex(std::span<const TableRef> tables, std::span<const Bytes> bytes,
+                                  uint64_t index) {
+  distinct_.clear();
+  for (size_t k = 0; k < tables.size(); ++k) {
+    Entry entry = LoadEntry(g_, bytes[k], index);
+    if (entry.empty() && !image_.has_data_file()) continue;
+    distinct_.push_back({entry, tables[k].weight, k, tables[k].active});
+  }
+  // Entries that differ in COPIED or in the zero flag alone use the same cluster.
+  auto key = [](const Distinct& d) {
+    return d.entry.compressed() ? d.entry.descriptor & ~kCopied : d.entry.host();
+  };
+  std::stable_sort(distinct_.begin(), distinct_.end(),
+                   [&](const Distinct& a, const Distinct& b) { return key(a) < key(b); });
+  for (size_t begin = 0, end; begin < distinct_.size(); begin = end) {
+    uint64_t weight = 0;
+    for (end = begin; end < distinct_.size() && key(distinct_[end]) == key(distinct_[begin]);
+         ++end) {
+      weight += distinct_[end].weight;
+    }
+    EntryClaim claim = ClaimOf(image_, distinct_[begin].entry);
+    for (size_t d = begin; d < end; ++d) {
+      const TableRef& table = tables[distinct_[d].first];
+      JudgeEntry(image_, table, index, distinct_[d].entry, findings);
+      if (!distinct_[d].active) continue;
+      CountActive(distinct_[d].entry, claim);
+      JudgeCopied(table, index, ClaimOf(image_, distinct_[d].entry), weight);
+    }
+    if (claim.kind == EntryClaim::Kind::kCluster) claims_->ClaimData(claim.first, weight);
+    if (claim.kind == EntryClaim::Kind::kSpan) {
+      claims_->ClaimCompressed(claim.first, claim.last, weight);
+    }
+  }
+}
+
+void TableWalker::WalkColumn(std::span<const TableRef> tables, std::span<const Bytes> bytes) {
+  next_contiguous_ = 0;
+  std::vector<TableRef> plausible_tables;
+  std::vector<Bytes> plausible_bytes;
+  for (size_t k = 0; k < tables.size(); ++k) {
+    if (!Prepare(tables[k], bytes[k])) continue;
+    if (Implausible(image_, bytes[k])) {
+      implausible.push_back(tables[k]);
+      continue;
+    }
+    plausible_tables.push_back(tables[k]);
+    plausible_bytes.push_back(bytes[k]);
+  }
+  if (plausible_tables.empty()) return;
+  if (plausible_tables.size() == 1) {
+    WalkSingle(plausible_tables[0], plausible_bytes[0]);
+    return;
+  }
+  for (uint64_t i = 0; i < g_.l2_entries; ++i) {
+    WalkColumnIndex(plausible_tables, plausible_bytes, i);
+  }
+}
+
+}  // namespace imgfsck::qcow2

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// One worker of the L2 walk: validates and claims the entries of whole tables.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "analyzers/qcow2/entry_rules.h"
+#include "analyzers/qcow2/l2_walk.h"
+
+namespace imgfsck::qcow2 {
+
+class TableWalker {
+ public:
+  TableWalker(const Image& image, ClaimMap* claims);
+
+  // What the current work item found; the caller takes it and sets the next.
+  Findings* findings = nullptr;
+  CheckCounts counts;
+  std::vector<TableRef> empty_tables, implausible;
+
+  // A table that alone maps its column.
+  void WalkSingle(const TableRef& table, Bytes bytes);
+  // Tables of one column, which may share entries: equal entries are one claim.
+  void WalkColumn(std::span<const TableRef> tables, std::span<const Bytes> bytes);
+
+ private:
+  bool FastGroup(const TableRef& table, const uint8_t* entries, uint64_t guest_index);
+  void SlowEntry(const TableRef& table, Bytes bytes, uint64_t index);
+  void CountActive(const Entry& entry, const EntryClaim& claim);
+  void JudgeCopied(const TableRef& table, uint64_t index, const EntryClaim& claim, uint64_t weight);
+  bool Prepare(const TableRef& table, Bytes bytes);
+  void WalkColumnIndex(std::span<const TableRef> tables, std::span<const Bytes> bytes,
+                       uint64_t index);
+
+  const Image& image_;
+  const Geometry& g_;
+  ClaimMap* claims_;
+  uint64_t bad_mask_;        // bits that keep an entry off the fast path
+  bool fast_possible_;
+  uint64_t full_clusters_;   // clusters that lie wholly inside the file
+  uint64_t next_contiguous_ = 0;
+  struct Distinct {
+    Entry entry;
+    uint64_t weight;
+    size_t first;            // of `tables`
+    bool active;
+  };
+  std::vector<Distinct> distinct_;
+};
+
+}  // namespace imgfsck::qcow2
