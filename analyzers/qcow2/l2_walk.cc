@@ -247,7 +247,7 @@ Status Walk::Run() {
     std::mutex progress_mutex;
     size_t done = 0;
     IMG_RETURN_IF_ERROR(ParallelFor(
-        items_.size(), static_cast<unsigned>(workers_.size()), [&](unsigned worker, size_t item) {
+        items_.size(), static_cast<unsigned>(workers_.size()), [&](unsigned worker, size_t item) -> Status {
           IMG_RETURN_IF_ERROR(WalkItem(worker, &items_[item]));
           if (options_.progress) {
             std::lock_guard lock(progress_mutex);
