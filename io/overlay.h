@@ -43,7 +43,8 @@ class Overlay : public ByteStore {
 
   // The bytes that really differ from the base, in ascending order, never more than 1 MiB a call,
   // never touching one another unless split by that bound. `old_bytes` is shorter than `new_bytes`
-  // (or empty) where the base ends before. Ranges past the new size are not reported.
+  // (or empty) where the base ends before; there, zeros that the new size brings by itself are no
+  // patch. Ranges past the new size are not reported.
   using PatchVisitor =
       std::function<Status(uint64_t offset, Bytes old_bytes, Bytes new_bytes)>;
   Status ForEachPatch(const PatchVisitor& visit) const;
@@ -54,6 +55,7 @@ class Overlay : public ByteStore {
 
  private:
   struct Impl;
+  HostRange NextSuspect(uint64_t from) const;
   const ByteSource& base_;
   uint64_t size_;
   std::unique_ptr<Impl> impl_;
