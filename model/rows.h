@@ -54,6 +54,7 @@ inline constexpr uint32_t kMappingCopied = 1;       // qcow2: COPIED is set
 inline constexpr uint32_t kMappingDamaged = 2;      // the entry is invalid; read as the state says
 inline constexpr uint32_t kMappingDataFile = 4;     // host_offset is in the external data file
 inline constexpr uint32_t kMappingPastEnd = 8;      // the host range (partly) lies past the file
+inline constexpr uint32_t kMappingEncrypted = 16;   // the host bytes are not the guest's
 
 struct RefcountRow {
   uint64_t host_offset = 0, length = 0;  // a run of units with the same pair

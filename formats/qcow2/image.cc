@@ -11,11 +11,21 @@
 namespace imgfsck::qcow2 {
 namespace {
 
-L1Location LocateL1(const Image& image, uint64_t offset, uint64_t declared) {
+// A number of entries that cannot be (past the file, above QEMU's limit, or too few for the disk)
+// is replaced by what the disk needs, as far as the table's clusters reach.
+L1Location LocateL1(const Image& image, uint64_t offset, uint64_t declared, uint64_t needed) {
   L1Location l1{offset, declared, 0};
-  uint64_t limit = AlignUp(image.file_size, image.geometry.cluster_size);
-  if (offset == 0 || !IsAligned(offset, image.geometry.cluster_size) || offset >= limit) return l1;
-  l1.entries = std::min({declared, kMaxL1Bytes / 8, (limit - offset) / 8});
+  uint64_t cluster_size = image.geometry.cluster_size;
+  uint64_t limit = AlignUp(image.file_size, cluster_size);
+  if (offset == 0 || !IsAligned(offset, cluster_size) || offset >= limit) return l1;
+  uint64_t room = std::min(kMaxL1Bytes, limit - offset) / 8;
+  if (declared > room) {
+    l1.entries = std::min(needed, room);
+  } else if (declared < needed) {
+    l1.entries = std::min({needed, room, AlignUp(std::max<uint64_t>(declared, 1) * 8, cluster_size) / 8});
+  } else {
+    l1.entries = declared;
+  }
   return l1;
 }
 
@@ -63,31 +73,6 @@ void LoadExtensions(Image* image) {
 
 }  // namespace
 
-void ReadTolerant(const ByteSource& source, uint64_t offset, MutableBytes buffer,
-                  std::vector<HostRange>* bad) {
-  while (!buffer.empty()) {
-    auto status = ReadPadded(source, offset, buffer);
-    if (status) return;
-    // The medium failed somewhere: keep what lies before, zero the sector, go on behind it.
-    uint64_t at = status.error().offset.value_or(offset);
-    at = std::clamp(at, offset, offset + buffer.size() - 1);
-    uint64_t good = at - offset;
-    if (good > 0 && !ReadPadded(source, offset, buffer.first(good))) {
-      at = offset;  // no progress that way: give up the first sector
-      good = 0;
-    }
-    uint64_t skip = std::min<uint64_t>(AlignDown(at, kSector) + kSector - at, buffer.size() - good);
-    std::fill_n(buffer.begin() + static_cast<ptrdiff_t>(good), skip, uint8_t{0});
-    if (!bad->empty() && bad->back().end() == at) {
-      bad->back().length += skip;
-    } else {
-      bad->push_back(MakeHostRange(at, skip));
-    }
-    offset += good + skip;
-    buffer = buffer.subspan(good + skip);
-  }
-}
-
 std::string Image::LayerName(size_t layer) const {
   if (layer == 0) return std::string(kActiveLayer);
   const std::string& id = snapshots.entries[layer - 1].id;
@@ -125,12 +110,14 @@ Result<std::unique_ptr<Image>> ParseImage(const ByteSource& source) {
   image->first_cluster.resize(cluster);
   ReadTolerant(source, 0, image->first_cluster, &image->unreadable);
   LoadExtensions(image.get());
-  image->active = LocateL1(*image, h.l1_table_offset, h.l1_size);
+  image->active = LocateL1(*image, h.l1_table_offset, h.l1_size, image->L1Min(0));
   LoadRefcountTable(image.get());
   if (h.nb_snapshots > 0 && IsAligned(h.snapshots_offset, 8) && h.snapshots_offset != 0) {
     image->snapshots = ParseSnapshots(source, h);
-    for (const Snapshot& s : image->snapshots.entries) {
-      image->snapshot_l1.push_back(LocateL1(*image, s.l1_table_offset, s.l1_size));
+    for (size_t i = 0; i < image->snapshots.entries.size(); ++i) {
+      const Snapshot& s = image->snapshots.entries[i];
+      image->snapshot_l1.push_back(
+          LocateL1(*image, s.l1_table_offset, s.l1_size, image->L1Min(i + 1)));
     }
   } else {
     image->snapshots.declared = h.nb_snapshots;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/units.h"
+#include "formats/common/tolerant.h"
 #include "formats/qcow2/bitmaps.h"
 #include "formats/qcow2/header.h"
 #include "formats/qcow2/luks.h"
@@ -18,16 +19,12 @@
 
 namespace imgfsck::qcow2 {
 
-// Fills buffer; bytes past the end and bytes that the medium does not give are zeros, the latter
-// are added to *bad. An error only for what is not the medium's (interruption).
-void ReadTolerant(const ByteSource& source, uint64_t offset, MutableBytes buffer,
-                  std::vector<HostRange>* bad);
-
 // Where an L1 table lies and how much of it can be used.
 struct L1Location {
   uint64_t offset = 0;
   uint64_t declared = 0;  // entries, as the header or the snapshot says
-  uint64_t entries = 0;   // of those, usable: aligned table, inside the file and QEMU's limit
+  uint64_t entries = 0;   // worth walking: what the disk needs where the declared number is absurd
+  uint64_t bytes() const { return entries * 8; }
 };
 
 struct Image {

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "analyzers/qcow2/refcounts.h"
+
+#include <algorithm>
+#include <array>
+
+#include "base/interrupt.h"
+#include "base/parallel.h"
+
+namespace imgfsck::qcow2 {
+namespace {
+
+// Eight clusters' bits as eight 16-bit counts in file order.
+struct ExpandTable {
+  std::array<std::array<uint16_t, 8>, 256> rows{};
+  constexpr ExpandTable() {
+    for (unsigned byte = 0; byte < 256; ++byte) {
+      for (unsigned bit = 0; bit < 8; ++bit) {
+        rows[byte][bit] = (byte >> bit & 1) != 0 ? 0x0100 : 0;  // 1, big-endian
+      }
+    }
+  }
+};
+constexpr ExpandTable kExpand;
+
+// 64 counts of 16 bits equal the 64 bits.
+bool Equal16(const uint8_t* counts, uint64_t bits) {
+  uint64_t difference = 0;
+  for (unsigned i = 0; i < 8; ++i) {
+    uint64_t have[2], want[2];
+    std::memcpy(have, counts + 16 * i, 16);
+    std::memcpy(want, kExpand.rows[bits >> (8 * i) & 0xFF].data(), 16);
+    difference |= (have[0] ^ want[0]) | (have[1] ^ want[1]);
+  }
+  return difference == 0;
+}
+
+// Collects runs of differences of one piece of the file.
+class RunBuilder {
+ public:
+  explicit RunBuilder(std::vector<CountRun>* runs, uint64_t file_clusters)
+      : runs_(runs), file_clusters_(file_clusters) {}
+  void Add(uint64_t cluster, uint64_t stored, uint64_t computed) {
+    bool past = cluster >= file_clusters_;
+    if (!runs_->empty()) {
+      CountRun& last = runs_->back();
+      if (last.cluster + last.length == cluster && last.stored == stored &&
+          last.computed == computed && last.past_eof == past) {
+        ++last.length;
+        return;
+      }
+    }
+    runs_->push_back({cluster, 1, stored, computed, past});
+  }
+
+ private:
+  std::vector<CountRun>* runs_;
+  uint64_t file_clusters_;
+};
+
+class Comparison {
+ public:
+  Comparison(const Image& image, const ClaimMap& claims) : image_(image), claims_(claims) {}
+
+  // Compares block `index`; *highest as in CompareResult.
+  void Block(uint64_t index, Bytes block, std::vector<CountRun>* runs, uint64_t* highest) const {
+    const Geometry& g = image_.geometry;
+    uint64_t first = index * g.block_entries;
+    RunBuilder builder(runs, claims_.clusters());
+    for (uint64_t i = 0; i < g.block_entries;) {
+      uint64_t cluster = first + i;
+      uint64_t step = std::min<uint64_t>(64, g.block_entries - i);
+      if (step == 64 && Ordinary(block, i, cluster, highest)) {
+        i += step;
+        continue;
+      }
+      for (uint64_t end = i + step; i < end; ++i) {
+        uint64_t stored = LoadRefcount(block, g.refcount_order, i);
+        uint64_t computed = claims_.Count(first + i);
+        if (stored != 0 || computed != 0) *highest = first + i + 1;
+        if (stored != computed) builder.Add(first + i, stored, computed);
+      }
+    }
+  }
+
+  // Clusters [begin, end) have no block: every use of one is a difference.
+  void Uncovered(uint64_t begin, uint64_t end, std::vector<CountRun>* runs,
+                 uint64_t* highest) const {
+    RunBuilder builder(runs, claims_.clusters());
+    end = std::min(end, claims_.clusters());
+    for (uint64_t c = begin; c < end;) {
+      if (!claims_.ChunkTouched(c >> ClaimMap::kChunkBits)) {
+        c = AlignDown(c, ClaimMap::kChunk) + ClaimMap::kChunk;
+        continue;
+      }
+      if ((c & 63) == 0 && claims_.UsedWord(c >> 6) == 0) {
+        c += 64;
+        continue;
+      }
+      if (uint64_t computed = claims_.Count(c); computed != 0) {
+        builder.Add(c, 0, computed);
+        *highest = c + 1;
+      }
+      ++c;
+    }
+  }
+
+ private:
+  // True when 64 counts are as the bits say and nothing is used twice; or all are zero past the end.
+  bool Ordinary(Bytes block, uint64_t i, uint64_t cluster, uint64_t* highest) const {
+    const Geometry& g = image_.geometry;
+    if (g.refcount_order < 3 && (i << g.refcount_order) % 8 != 0) return false;
+    Bytes counts = block.subspan((i << g.refcount_order) / 8, (64u << g.refcount_order) / 8);
+    uint64_t bits = 0;
+    if (cluster + 64 <= claims_.clusters()) {
+      uint64_t chunk = cluster >> ClaimMap::kChunkBits;
+      if (claims_.ChunkTouched(chunk)) {
+        if (claims_.ChunkHasExtra(chunk)) return false;
+        if (claims_.ConflictWord(cluster >> 6) != 0) return false;
+        bits = claims_.UsedWord(cluster >> 6);
+      }
+    } else if (cluster < claims_.clusters()) {
+      return false;
+    }
+    if (bits == 0) return AllZero(counts);
+    if (g.refcount_order != 4 || !Equal16(counts.data(), bits)) return false;
+    *highest = cluster + 64 - static_cast<uint64_t>(__builtin_clzll(bits));
+    return true;
+  }
+
+  const Image& image_;
+  const ClaimMap& claims_;
+};
+
+}  // namespace
+
+uint64_t LoadRefcount(Bytes block, unsigned order, uint64_t i) {
+  switch (order) {
+    case 0: return block[i / 8] >> (i % 8) & 1;
+    case 1: return block[i / 4] >> (2 * (i % 4)) & 3;
+    case 2: return block[i / 2] >> (4 * (i % 2)) & 15;
+    case 3: return block[i];
+    case 4: return LoadBe<uint16_t>(&block[2 * i]);
+    case 5: return LoadBe<uint32_t>(&block[4 * i]);
+    default: return LoadBe<uint64_t>(&block[8 * i]);
+  }
+}
+
+bool StoreRefcount(MutableBytes block, unsigned order, uint64_t i, uint64_t value) {
+  unsigned width = 1u << order;
+  if (width < 64 && value >> width != 0) return false;
+  if (width < 8) {
+    uint64_t per_byte = 8 / width;
+    unsigned shift = static_cast<unsigned>(width * (i % per_byte));
+    unsigned mask = ((1u << width) - 1) << shift;
+    uint8_t& byte = block[i / per_byte];
+    byte = static_cast<uint8_t>((byte & ~mask) | (static_cast<unsigned>(value) << shift));
+    return true;
+  }
+  switch (order) {
+    case 3: block[i] = static_cast<uint8_t>(value); break;
+    case 4: StoreBe(&block[2 * i], static_cast<uint16_t>(value)); break;
+    case 5: StoreBe(&block[4 * i], static_cast<uint32_t>(value)); break;
+    default: StoreBe(&block[8 * i], value); break;
+  }
+  return true;
+}
+
+uint64_t BlockOffset(const Image& image, uint64_t index) {
+  if (index >= image.refcount_table.size()) return 0;
+  uint64_t offset = image.refcount_table[index] & ~kRefcountTableReserved;
+  if (!IsAligned(offset, image.geometry.cluster_size) || offset >= image.file_size) return 0;
+  return offset;
+}
+
+Status CompareRefcounts(const Image& image, const ClaimMap& claims, unsigned threads,
+                        const ProgressFn& progress, const CountRunVisitor& visit,
+                        CompareResult* result) {
+  constexpr uint64_t kBatch = 64;  // blocks compared between two reports
+  const Geometry& g = image.geometry;
+  Comparison comparison(image, claims);
+  struct Piece {
+    std::vector<CountRun> runs;
+    uint64_t highest = 0;
+    std::vector<HostRange> bad;
+  };
+  uint64_t blocks = image.refcount_table.size();
+  for (uint64_t begin = 0; begin < blocks; begin += kBatch) {
+    uint64_t end = std::min(begin + kBatch, blocks);
+    std::vector<Piece> pieces(end - begin);
+    auto work = [&](unsigned, size_t i) -> Status {
+      Piece& piece = pieces[i];
+      uint64_t index = begin + i, offset = BlockOffset(image, index);
+      if (offset == 0) {
+        comparison.Uncovered(index * g.block_entries, (index + 1) * g.block_entries, &piece.runs,
+                             &piece.highest);
+        return CheckStop();
+      }
+      ByteVector block(g.cluster_size);
+      ReadTolerant(*image.source, offset, block, &piece.bad);
+      comparison.Block(index, block, &piece.runs, &piece.highest);
+      return CheckStop();
+    };
+    IMG_RETURN_IF_ERROR(ParallelFor(pieces.size(), threads == 0 ? UsableCores() : threads, work));
+    for (Piece& piece : pieces) {
+      result->highest_cluster = std::max(result->highest_cluster, piece.highest);
+      for (const CountRun& run : piece.runs) visit(run);
+      result->unreadable.insert(result->unreadable.end(), piece.bad.begin(), piece.bad.end());
+    }
+    if (progress) progress("reference counts", end, blocks);
+  }
+  std::vector<CountRun> tail;
+  comparison.Uncovered(blocks * g.block_entries, claims.clusters(), &tail,
+                       &result->highest_cluster);
+  for (const CountRun& run : tail) visit(run);
+  return Ok();
+}
+
+}  // namespace imgfsck::qcow2

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// The rules over a parsed qcow2 image, by family. Each is a pure function that adds findings; the
+// rows are those of the format sheet, section 16.
+#pragma once
+
+#include "analyzers/check.h"
+#include "analyzers/qcow2/claims.h"
+#include "formats/qcow2/image.h"
+#include "model/finding.h"
+
+namespace imgfsck::qcow2 {
+
+void JudgeHeader(const Image& image, Findings* findings);        // rows 1–21, 141
+void JudgeExtensions(const Image& image, Findings* findings);    // rows 22–34
+void JudgeLinks(const Image& image, const CheckOptions& options, Findings* findings);  // 35, 111
+void JudgeL1(const Image& image, Findings* findings);            // rows 36–41
+void JudgeRefcountTable(const Image& image, Findings* findings); // rows 72–79
+void JudgeSnapshots(const Image& image, Findings* findings);     // rows 88–97, 100–108, 140
+void JudgeBitmaps(const Image& image, Findings* findings);       // rows 113–133
+void JudgeLuks(const Image& image, Findings* findings);          // rows 134–138
+
+// A finding about one header field.
+Finding HeaderFinding(Problem problem, std::string_view field, std::string detail = {});
+
+}  // namespace imgfsck::qcow2

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a check of a qcow2 image leaves for the repair passes and for SQL: CheckReport::detail.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "analyzers/check.h"
+#include "analyzers/qcow2/columns.h"
+#include "analyzers/qcow2/l2_walk.h"
+#include "analyzers/qcow2/refcounts.h"
+
+namespace imgfsck::qcow2 {
+
+struct CheckState {
+  std::shared_ptr<Image> image;
+  std::optional<Columns> columns;       // refers to *image
+  WalkResult walk;
+  bool walked = false;                  // the L2 tables were walked
+  bool counts_compared = false;         // the stored counts could be read
+  std::vector<CountRun> leaks;          // stored above computed; at most kMaxLeakRuns
+  bool leaks_complete = true;
+  uint64_t highest_cluster = 0;         // last one used or counted, plus 1
+
+  const ClaimMap& claims() const { return walk.claims; }
+};
+inline constexpr size_t kMaxLeakRuns = 1 << 20;
+
+inline const CheckState& StateOf(const CheckReport& report) {
+  return *static_cast<const CheckState*>(report.detail.get());
+}
+
+// The count that the image stores for a cluster; 0 where no block covers it.
+uint64_t StoredCount(const Image& image, uint64_t cluster);
+
+// Rows 98, 99 and 150: leaked clusters that are no waste but data that damage hides.
+void JudgeHidden(const CheckState& state, Findings* findings);
+
+// Rows 62 to 65 and 151, which read payload: --deep.
+Status JudgeDeep(const CheckState& state, const CheckOptions& options, Findings* findings);
+
+}  // namespace imgfsck::qcow2
