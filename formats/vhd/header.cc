@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "formats/vhd/header.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+
+#include "base/checked.h"
+#include "formats/common/tolerant.h"
+#include "formats/vhd/encode.h"
+#include "formats/vhd/infer.h"
+
+namespace imgfsck::vhd {
+namespace {
+
+DynHeader WithCookie(const DynHeader& header) {
+  auto raw = header.raw;
+  std::ranges::copy(AsBytes(kHeaderCookie), raw.begin());
+  return ParseHeader(raw);
+}
+
+SlotState JudgeHeader(const DynHeader& header) {
+  if (header.HasCookie()) {
+    return header.ChecksumValid() ? SlotState::kSound : SlotState::kBadChecksum;
+  }
+  DynHeader restored = WithCookie(header);
+  bool sane = BlockSizeSane(restored.block_size) && restored.version == kVersion1;
+  return sane && restored.ChecksumValid() ? SlotState::kNoCookie : SlotState::kAbsent;
+}
+
+// Takes what stands at `offset` when it is better than what was found so far.
+void Consider(Image* image, uint64_t offset) {
+  if (!IsAligned(offset, kSectorSize) || !RangeFits(offset, kHeaderSize, image->file_size) ||
+      image->header_state == SlotState::kSound) {
+    return;
+  }
+  std::array<uint8_t, kHeaderSize> bytes;
+  ReadTolerant(*image->source, offset, bytes, &image->unreadable);
+  DynHeader header = ParseHeader(bytes);
+  SlotState state = JudgeHeader(header);
+  if (state <= image->header_state) return;
+  image->header_state = state;
+  image->header_offset = offset;
+  image->stored_header = header;
+}
+
+bool TableOffsetSane(const Image& image, uint64_t offset) {
+  return IsAligned(offset, kSectorSize) && offset >= image.header_offset + kHeaderSize &&
+         offset < image.file_size;
+}
+
+uint64_t EntriesFor(uint64_t size, uint64_t block_size) { return DivRoundUp(size, block_size); }
+
+void InferFields(Image* image) {
+  DynHeader& h = image->header;
+  const uint64_t size = std::max(image->footer.current_size, image->VirtualSize());
+  std::string said;
+  double confidence = 1;
+  auto note = [&](const Inferred& what) {
+    if (!said.empty()) said += "; ";
+    said += what.evidence;
+    confidence = std::min(confidence, what.confidence);
+  };
+  if (!TableOffsetSane(*image, h.table_offset)) {
+    Inferred table = InferTableOffset(*image);
+    h.table_offset = table.value;
+    note(table);
+  }
+  if (!BlockSizeSane(h.block_size)) {
+    Inferred block = InferBlockSize(*image, h.table_offset);
+    h.block_size = static_cast<uint32_t>(block.value);
+    note(block);
+  }
+  uint64_t needed = EntriesFor(size, h.block_size);
+  if (h.max_entries == 0 && needed <= UINT32_MAX) {
+    h.max_entries = static_cast<uint32_t>(needed);
+    note({needed, 0.9, "as many entries as the size of the disk needs"});
+  }
+  h.version = kVersion1;
+  h.next_offset = kNoOffset;
+  if (!said.empty()) image->header_from = {Origin::kInferred, confidence, said};
+}
+
+}  // namespace
+
+bool BlockSizeSane(uint64_t block_size) {
+  return std::has_single_bit(block_size) && block_size >= kSectorSize && block_size <= UINT32_MAX;
+}
+
+bool FindHeader(Image* image, bool search) {
+  Consider(image, image->footer.data_offset);
+  for (const FooterSlot* slot : {&image->leading, &image->trailing}) {
+    if (slot->believable()) Consider(image, slot->footer.data_offset);
+  }
+  Consider(image, kFooterSize);
+  if (search && image->header_state == SlotState::kAbsent) {
+    for (uint64_t at = 0; at < kMiB && at < image->file_size; at += kSectorSize) {
+      Consider(image, at);
+      if (image->header_state >= SlotState::kBadChecksum) break;
+    }
+  }
+  return image->header_state != SlotState::kAbsent;
+}
+
+std::optional<DynHeader> CorrectHeader(const DynHeader& damaged, uint64_t header_offset,
+                                       uint64_t disk_size) {
+  static constexpr std::array<uint32_t, 12> kBlockSizes = {0x200000, 0x80000, 0x100000, 0x400000,
+                                                           0x40000,  0x20000, 0x10000,  0x8000,
+                                                           0x4000,   0x2000,  0x1000,   0x800000};
+  const DynHeader base = WithCookie(damaged);
+  std::optional<DynHeader> best;
+  int best_edits = 100;
+  auto try_one = [&](DynHeader h, int edits) {
+    uint32_t stored = h.checksum;
+    if (edits >= best_edits || !BlockSizeSane(h.block_size)) return;
+    Seal(&h);
+    if (h.checksum != stored) return;
+    best = h;
+    best_edits = edits;
+  };
+  for (size_t block = 0; block <= kBlockSizes.size(); ++block) {
+    for (int choice = 0; choice < 2 * 2 * 3 * 3; ++choice) {
+      DynHeader h = base;
+      int edits = 0, rest = choice;
+      auto pick = [&](int options) {
+        int chosen = rest % options;
+        rest /= options;
+        edits += chosen != 0;
+        return chosen;
+      };
+      if (block > 0) {
+        h.block_size = kBlockSizes[block - 1];
+        ++edits;
+      }
+      if (pick(2)) h.version = kVersion1;
+      if (pick(2)) h.next_offset = kNoOffset;
+      if (int c = pick(3)) h.table_offset = c == 1 ? kDefaultTableOffset : header_offset + 1024;
+      if (int c = pick(3); c != 0 && BlockSizeSane(h.block_size)) {
+        uint64_t entries =
+            c == 1 ? EntriesFor(disk_size, h.block_size) : disk_size / h.block_size + 1;
+        if (entries > UINT32_MAX) continue;
+        h.max_entries = static_cast<uint32_t>(entries);
+      }
+      try_one(h, edits);
+    }
+  }
+  return best;
+}
+
+void ChooseHeader(Image* image) {
+  image->header = image->stored_header;
+  image->header_from = {};
+  if (image->header_state == SlotState::kSound) {
+    if (image->header_offset != image->footer.data_offset) {
+      image->header_from = {Origin::kElsewhere, 0.95, "a sound header stands there"};
+    }
+  } else if (image->header_state != SlotState::kAbsent) {
+    auto corrected =
+        CorrectHeader(image->stored_header, image->header_offset, image->footer.current_size);
+    if (corrected) {
+      image->header = *corrected;
+      image->header_from = {Origin::kCorrected, 0.95, "with this the stored checksum is right"};
+    } else {
+      image->header_from = {Origin::kStored, 0.7, "its fields, though the checksum is wrong"};
+    }
+  } else {
+    uint64_t offset = image->footer.data_offset;
+    bool usable = IsAligned(offset, kSectorSize) && offset >= kFooterSize &&
+                  RangeFits(offset, kHeaderSize, image->file_size);
+    image->header_offset = usable ? offset : kFooterSize;
+    image->header = {};
+    image->header_from = {Origin::kInferred, 0.5, ""};
+  }
+  InferFields(image);
+}
+
+}  // namespace imgfsck::vhd
