@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// The lenient way in: probing, and a VHD as rows of the SQL model.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "formats/format.h"
+#include "formats/vhd/image.h"
+
+namespace imgfsck::vhd {
+
+ProbeScore Probe(const ByteSource& source);
+Result<std::unique_ptr<ImageRows>> Inspect(const ByteSource& source, const std::string& path);
+
+}  // namespace imgfsck::vhd
