@@ -40,7 +40,7 @@ std::vector<uint64_t> BlockStarts(const Image& image, uint64_t table_offset) {
     starts.push_back(entry);
   }
   std::ranges::sort(starts);
-  starts.erase(std::ranges::unique(starts).begin(), starts.end());
+  starts.erase(std::unique(starts.begin(), starts.end()), starts.end());
   return starts;
 }
 
