@@ -9,9 +9,7 @@
 #include "base/checked.h"
 
 namespace imgfsck {
-namespace {
 
-// Length of the valid UTF-8 sequence at the start of `text` (0: none), and its code point.
 size_t DecodeUtf8(std::string_view text, uint32_t* code_point) {
   auto byte = [&](size_t i) { return static_cast<uint8_t>(text[i]); };
   uint8_t first = byte(0);
@@ -41,8 +39,6 @@ bool IsHarmless(uint32_t c) {
   if (c >= 0x2060 && c <= 0x206F) return false;                  // invisible, isolates
   return c != 0xFEFF && !(c >= 0xFFF9 && c <= 0xFFFB) && !(c >= 0xE0000 && c <= 0xE007F);
 }
-
-}  // namespace
 
 std::string Printable(std::string_view untrusted) {
   std::string out;

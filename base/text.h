@@ -3,6 +3,7 @@
 // reaches a terminal: no control byte, no escape sequence, no invalid UTF-8 gets out.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -15,6 +16,12 @@ std::string Printable(std::string_view untrusted);
 
 // Invalid UTF-8 becomes U+FFFD; nothing else changes (JSON, SQL and HTML escape later).
 std::string ValidUtf8(std::string_view untrusted);
+
+// Length of the valid UTF-8 sequence at the start of `text`, which is not empty, and its code
+// point; 0 when there is none.
+size_t DecodeUtf8(std::string_view text, uint32_t* code_point);
+// False for what moves the cursor, hides or reorders text.
+bool IsHarmless(uint32_t code_point);
 
 std::string Hex(uint64_t value);        // 0x1f000
 std::string HumanSize(uint64_t bytes);  // "512 B", "1.5 GiB"

@@ -63,6 +63,8 @@ auto Rank(const Finding& finding) {
 
 }  // namespace
 
+bool ComesBefore(const Finding& a, const Finding& b) { return Rank(a) < Rank(b); }
+
 std::string Finding::Message() const {
   std::string message(info().what);
   if (!detail.empty()) message.append(": ").append(detail);
@@ -164,8 +166,7 @@ uint64_t Findings::FindingsOf(Severity severity) const {
 }
 
 void Findings::Sort() {
-  std::stable_sort(kept_.begin(), kept_.end(),
-                   [](const Finding& a, const Finding& b) { return Rank(a) < Rank(b); });
+  std::stable_sort(kept_.begin(), kept_.end(), ComesBefore);
   for (auto& [problem, state] : states_) {
     state.last_kept = kNone;
     state.last_dropped.reset();

@@ -50,6 +50,10 @@ struct Finding {
   std::string Message() const;       // "the registry's sentence: the detail"
 };
 
+// The order of a report: the worse severity first, then by place: host offset, guest offset (what
+// has no place comes first).
+bool ComesBefore(const Finding& a, const Finding& b);
+
 // Collects findings. A finding that continues the previous one of its problem is merged into it:
 // same structure, layer, detail, evidence and judgement, and host ranges, guest ranges and other
 // claimants each adjoining (or all absent). At most `keep` findings of each problem are kept;
@@ -84,8 +88,7 @@ class Findings {
   bool empty() const { return totals_.empty(); }
   size_t keep() const { return keep_; }
 
-  // Corruptions first, then by place: host offset, guest offset (what has no place comes first);
-  // ties keep their order. Stable and deterministic. Later additions do not merge across it.
+  // By ComesBefore(); ties keep their order. Later additions do not merge across it.
   void Sort();
 
  private:

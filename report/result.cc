@@ -127,11 +127,13 @@ std::vector<Finding> FindingsToList(const ImageResult& result) {
   const CheckResult* check = FinalCheck(result);
   if (check == nullptr) return {};
   std::vector<Finding> list = check->findings->kept();
+  std::stable_sort(list.begin(), list.end(), ComesBefore);
   if (!RepairWritten(result)) return list;
   std::map<Problem, Places> left;
   for (const Finding& finding : list) left[finding.problem].Add(finding);
   for (auto& [problem, places] : left) places.Seal();
   const auto& totals = check->findings->totals();
+  const auto first_fixed = static_cast<std::ptrdiff_t>(list.size());
   for (const Finding& finding : result.before->findings->kept()) {
     // Where some that are left were not kept, this one may be among them.
     auto total = totals.find(finding.problem);
@@ -141,6 +143,7 @@ std::vector<Finding> FindingsToList(const ImageResult& result) {
     list.push_back(finding);
     list.back().fixed = true;
   }
+  std::stable_sort(list.begin() + first_fixed, list.end(), ComesBefore);
   return list;
 }
 

@@ -94,7 +94,7 @@ const CheckResult* FinalCheck(const ImageResult& result);
 // Units that the repair mended (nothing for a dry run).
 uint64_t FixedUnits(const ImageResult& result, Severity severity);
 
-// The findings to list: what is left, then (fixed = true) what a repair mended.
+// The findings to list: what is left, then (fixed = true) what a repair mended; each sorted.
 std::vector<Finding> FindingsToList(const ImageResult& result);
 
 }  // namespace imgfsck
