@@ -60,7 +60,7 @@ TEST_F(FindingsTest, AdjoiningHostRangesBecomeOne) {
 }
 
 TEST_F(FindingsTest, GapOverlapAndWayBackStaySeparate) {
-  for (uint64_t host : {100, 111, 120, 110, 100}) findings_.Add(At(leak_, host));
+  for (uint64_t host : {100u, 111u, 120u, 110u, 100u}) findings_.Add(At(leak_, host));
   EXPECT_EQ(findings_.kept().size(), 5u);
 }
 
