@@ -122,7 +122,7 @@ Result<uint64_t> QcowDriver::L1Entry(uint64_t index) const {
 Result<uint64_t> QcowDriver::TableFor(uint64_t offset) const {
   uint64_t index = offset / geometry_.span;
   IMG_ASSIGN_OR_RETURN(uint64_t table, L1Entry(index));
-  if ((table & kCompressed) != 0) return Damaged(offset, "its L1 entry has an unknown flag");
+  if ((table & kTopBit) != 0) return Damaged(offset, "its L1 entry has an unknown flag");
   if (table >= source_.Size()) {
     return Damaged(offset, "its L2 table lies beyond the end of the file");
   }

@@ -67,7 +67,7 @@ void LoadBackingName(Image* image) {
 }  // namespace
 
 SlotState Image::StateOf(const L1Slot& slot) const {
-  if ((slot.value & kCompressed) != 0) return SlotState::kFlag;
+  if ((slot.value & kTopBit) != 0) return SlotState::kFlag;
   return slot.value >= file_size ? SlotState::kPastEof : SlotState::kUsable;
 }
 

@@ -28,7 +28,7 @@ inline constexpr uint64_t kXenHeaderLength = 16;  // bytes
 inline constexpr uint64_t kXenL1Alignment = 4096;
 inline constexpr uint32_t kXenSparse = 1, kXenBigEndianL1 = 2;
 
-inline constexpr uint64_t kCompressed = uint64_t{1} << 63;  // of an L2 entry; no flag in L1
+inline constexpr uint64_t kTopBit = uint64_t{1} << 63;  // compressed, in an L2 entry; no flag in L1
 
 // What follows from a header's cluster_bits, l2_bits and size (section 2).
 struct Geometry {
@@ -62,7 +62,7 @@ struct Entry {
   uint64_t raw = 0;
 
   constexpr bool empty() const { return raw == 0; }
-  constexpr bool compressed() const { return (raw & kCompressed) != 0; }
+  constexpr bool compressed() const { return (raw & kTopBit) != 0; }
   // Of the cluster, or of the first byte of the compressed stream.
   constexpr uint64_t offset(const Geometry& g) const {
     return compressed() ? raw & ((uint64_t{1} << (63 - g.cluster_bits)) - 1) : raw;
@@ -72,7 +72,7 @@ struct Entry {
     return compressed() ? raw >> (63 - g.cluster_bits) & (g.cluster_size - 1) : g.cluster_size;
   }
   static constexpr Entry Compressed(const Geometry& g, uint64_t offset, uint64_t length) {
-    return {kCompressed | length << (63 - g.cluster_bits) | offset};
+    return {kTopBit | length << (63 - g.cluster_bits) | offset};
   }
 };
 static_assert(Entry{0xBC40000000002000}.offset(Geometry::Make(12, 9, 0)) == 0x2000);

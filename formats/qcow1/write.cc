@@ -23,7 +23,7 @@ Result<uint64_t> QcowDriver::TableForWriting(uint64_t offset) {
   IMG_ASSIGN_OR_RETURN(uint64_t table, TableFor(offset));
   if (table != 0) return table;
   table = AlignUp(store_->Size(), geometry_.cluster_size);
-  if ((table & kCompressed) != 0) return Error{ErrorCode::kTooLarge, "the file is too long", {}};
+  if ((table & kTopBit) != 0) return Error{ErrorCode::kTooLarge, "the file is too long", {}};
   IMG_RETURN_IF_ERROR(store_->SetSize(table + geometry_.l2_bytes));  // zeros
   pending_[header_.l1_table_offset + 8 * (offset / geometry_.span)] = table;
   l1_changed_ = true;
