@@ -31,13 +31,14 @@ class Check {
     JudgeHeader(*state_->image, out_);
     if (state_->image->walkable) {
       JudgeExtensions(*state_->image, out_);
-      JudgeLinks(*state_->image, options_, out_);
+      JudgeBacking(*state_->image, options_, out_);
       JudgeL1(*state_->image, out_);
       JudgeRefcountTable(*state_->image, out_);
       JudgeSnapshots(*state_->image, out_);
       JudgeBitmaps(*state_->image, out_);
       JudgeLuks(*state_->image, out_);
       IMG_RETURN_IF_ERROR(Walk());
+      JudgeDataFile(*state_->image, options_, state_->walk.data_file_end, out_);
       IMG_RETURN_IF_ERROR(Conflicts());
       IMG_RETURN_IF_ERROR(Counts());
       JudgeHidden(*state_, out_);

@@ -135,7 +135,13 @@ class ClusterJudge {
     if (meta_.size() > 1) JudgeMetadata();
     if (!meta_.empty()) {
       for (const Claim* c : data_) Report(Problem::kQcow2L2DataOnMetadata, *c, *meta_.front());
-      for (const Claim* c : spans_) Report(Problem::kQcow2ComprOnStd, *c, *meta_.front());
+      for (const Claim* c : spans_) JudgeSpanOnMetadata(*c);
+      const Claim* user = !data_.empty() ? data_.front() : !spans_.empty() ? spans_.front() : nullptr;
+      for (const Claim* c : meta_) {
+        if (user != nullptr && c->meta == MetaKind::kRefcountBlock) {
+          Report(Problem::kQcow2RbOverlap, *c, *user);
+        }
+      }
     }
     if (!data_.empty()) {
       for (const Claim* c : spans_) Report(Problem::kQcow2ComprOnStd, *c, *data_.front());
@@ -182,6 +188,15 @@ class ClusterJudge {
     findings_->Add(std::move(f));
   }
 
+  // A stream that begins in metadata is wrong for certain; one that only runs into it by its sector
+  // count may be sound.
+  void JudgeSpanOnMetadata(const Claim& span) {
+    Report(Problem::kQcow2ComprOnStd, span, *meta_.front());
+    if (DecodeCompressed(g_, span.descriptor).offset >> g_.cluster_bits == span.cluster) {
+      Report(Problem::kQcow2L2DataOnMetadata, span, *meta_.front());
+    }
+  }
+
   // The same L2 table in several columns.
   void JudgeTables() {
     const Claim* first = nullptr;
@@ -221,6 +236,9 @@ class ClusterJudge {
         problem = Problem::kQcow2LuksInFile;
       }
       Report(problem, *b, *a);
+      if (problem == Problem::kQcow2RbOverlap || problem == Problem::kQcow2BitmapTentryOffset) {
+        Report(Problem::kQcow2MetaOverlap, *a, *b);
+      }
     }
   }
 

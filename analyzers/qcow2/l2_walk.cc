@@ -267,6 +267,7 @@ Status Walk::Run() {
     result_->counts.allocated_clusters += worker->counts.allocated_clusters;
     result_->counts.fragmented_clusters += worker->counts.fragmented_clusters;
     result_->counts.compressed_clusters += worker->counts.compressed_clusters;
+    result_->data_file_end = std::max(result_->data_file_end, worker->data_file_end);
     auto append = [](auto* to, const auto& from) { to->insert(to->end(), from.begin(), from.end()); };
     append(&result_->empty_tables, worker->empty_tables);
     append(&result_->implausible, worker->implausible);

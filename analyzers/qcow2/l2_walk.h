@@ -25,6 +25,7 @@ struct WalkResult {
   std::vector<TableRef> implausible;   // no L2 tables by their content: claim nothing
   std::vector<HostRange> unreadable;
   uint64_t tables = 0;
+  uint64_t data_file_end = 0;          // end of the last cluster mapped in an external data file
 };
 inline constexpr size_t kMaxEmptyTables = 4096, kMaxRepeatedTables = 1 << 20;
 

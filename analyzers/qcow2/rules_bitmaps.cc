@@ -73,10 +73,25 @@ class BitmapJudge {
                    fmt::format("{} bytes, entries take {}", e.directory_size,
                                image_.bitmaps.parsed_bytes));
     }
+    if (image_.bitmaps.misfit) JudgeMisfit(record, *image_.bitmaps.misfit);
     if (e.nb_bitmaps == 0 || e.nb_bitmaps > kMaxBitmaps ||
         (image_.bitmaps.readable && e.nb_bitmaps != image_.bitmaps.entries.size())) {
       AddExtension(record, Problem::kQcow2BitmapCount,
                    fmt::format("{} declared, {} found", e.nb_bitmaps,
+                               image_.bitmaps.entries.size()));
+    }
+  }
+
+  // An entry that runs out of the directory: which of its lengths cannot be.
+  void JudgeMisfit(const Extension& record, const Bitmap& b) {
+    if (b.name.size() > kMaxBitmapName) {
+      AddExtension(record, Problem::kQcow2BitmapName,
+                   fmt::format("{} bytes, in entry {}", b.name.size(),
+                               image_.bitmaps.entries.size()));
+    }
+    if (b.extra_data_size != 0) {
+      AddExtension(record, Problem::kQcow2BitmapExtra,
+                   fmt::format("{} bytes, in entry {}", b.extra_data_size,
                                image_.bitmaps.entries.size()));
     }
   }
@@ -107,15 +122,15 @@ class BitmapJudge {
     const Bitmap& b = image_.bitmaps.entries[i];
     uint64_t cluster_size = image_.geometry.cluster_size;
     uint64_t limit = AlignUp(image_.file_size, cluster_size);
-    if (b.table_offset == 0 || !IsAligned(b.table_offset, cluster_size) ||
-        !RangeFits(b.table_offset, uint64_t{b.table_size} * 8, limit)) {
+    auto needed = BitmapTableEntries(image_.header.size, b.granularity_bits, cluster_size);
+    bool too_large = b.table_size > kMaxBitmapTableEntries ||
+                     uint64_t{b.table_size} * cluster_size > kMaxBitmapBytes;
+    if (!too_large && (b.table_offset == 0 || !IsAligned(b.table_offset, cluster_size) ||
+                       !RangeFits(b.table_offset, uint64_t{b.table_size} * 8, limit))) {
       Add(i, Problem::kQcow2BitmapTableOffset,
           fmt::format("{}, {} entries", Hex(b.table_offset), b.table_size));
       return;
     }
-    auto needed = BitmapTableEntries(image_.header.size, b.granularity_bits, cluster_size);
-    bool too_large = b.table_size > kMaxBitmapTableEntries ||
-                     uint64_t{b.table_size} * cluster_size > kMaxBitmapBytes;
     if (b.table_size == 0 || too_large || (!b.in_use() && needed && *needed != b.table_size)) {
       Add(i, Problem::kQcow2BitmapTableSize,
           fmt::format("{} entries, {} needed", b.table_size, needed.value_or(0)));

@@ -27,29 +27,39 @@ std::string Resolve(const std::string& name, const std::string& image_path) {
 
 }  // namespace
 
-void JudgeLinks(const Image& image, const CheckOptions& options, Findings* out) {
-  if (options.path.empty()) return;
+void JudgeBacking(const Image& image, const CheckOptions& options, Findings* out) {
+  if (options.path.empty() || options.chain || !image.backing_name ||
+      !IsPlainPath(*image.backing_name)) {
+    return;
+  }
   struct stat status = {};
-  if (image.backing_name && IsPlainPath(*image.backing_name) && !options.chain) {
-    std::string path = Resolve(*image.backing_name, options.path);
-    if (stat(path.c_str(), &status) != 0) {
-      out->Add(HeaderFinding(Problem::kQcow2BackingMissing, "backing_file_offset",
-                             Printable(*image.backing_name)));
-    }
+  if (stat(Resolve(*image.backing_name, options.path).c_str(), &status) != 0) {
+    out->Add(HeaderFinding(Problem::kQcow2BackingMissing, "backing_file_offset",
+                           Printable(*image.backing_name)));
   }
-  // QEMU takes relative data file names from its working directory; beside the image is where
-  // people keep them.
-  if (image.has_data_file() && image.data_file_name && IsPlainPath(*image.data_file_name)) {
-    std::string path = Resolve(*image.data_file_name, options.path);
-    bool found = stat(path.c_str(), &status) == 0 ||
-                 stat(image.data_file_name->c_str(), &status) == 0;
-    if (found && S_ISREG(status.st_mode) && image.header.Autoclear(kAutoclearRawData) &&
-        static_cast<uint64_t>(status.st_size) < image.header.size) {
-      Finding f = HeaderFinding(Problem::kQcow2DatafileShort, "");
-      f.detail = fmt::format("{} bytes, disk has {}", status.st_size, image.header.size);
-      out->Add(std::move(f));
-    }
+}
+
+// QEMU takes relative data file names from its working directory; beside the image is where people
+// keep them.
+void JudgeDataFile(const Image& image, const CheckOptions& options, uint64_t mapped_end,
+                   Findings* out) {
+  if (options.path.empty() || !image.has_data_file() || !image.data_file_name ||
+      !IsPlainPath(*image.data_file_name)) {
+    return;
   }
+  struct stat status = {};
+  if (stat(Resolve(*image.data_file_name, options.path).c_str(), &status) != 0 ||
+      !S_ISREG(status.st_mode)) {
+    return;
+  }
+  uint64_t size = static_cast<uint64_t>(status.st_size);
+  uint64_t needed = std::min(mapped_end, image.header.size);
+  if (size >= needed) return;
+  Finding f = HeaderFinding(Problem::kQcow2DatafileShort, "");
+  f.detail = fmt::format("{} bytes, {} are mapped", size, needed);
+  f.guest = MakeGuestRange(size, needed - size);
+  f.layer = kActiveLayer;
+  out->Add(std::move(f));
 }
 
 }  // namespace imgfsck::qcow2

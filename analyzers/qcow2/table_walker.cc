@@ -132,6 +132,7 @@ void TableWalker::CountActive(const Entry& entry, const EntryClaim& claim) {
   bool allocated = claim.kind == EntryClaim::Kind::kCluster ||
                    (image_.has_data_file() && (host != 0 || entry.copied()));
   if (!allocated) return;
+  if (image_.has_data_file()) data_file_end = std::max(data_file_end, host + g_.cluster_size);
   ++counts.allocated_clusters;
   if (next_contiguous_ != 0 && host != next_contiguous_) ++counts.fragmented_clusters;
   next_contiguous_ = host + g_.cluster_size;

@@ -17,6 +17,7 @@ class TableWalker {
   // What the current work item found; the caller takes it and sets the next.
   Findings* findings = nullptr;
   CheckCounts counts;
+  uint64_t data_file_end = 0;
   std::vector<TableRef> empty_tables, implausible;
 
   // A table that alone maps its column.

@@ -64,7 +64,11 @@ BitmapDirectory ParseBitmapDirectory(const ByteSource& source, const Geometry& g
     bitmap.extra_data_size = BeAt<uint32_t>(b, 20);
     uint64_t used = kFixedSize + bitmap.extra_data_size + name_size;
     bitmap.length = AlignUp(used, 8);
-    if (!RangeFits(0, bitmap.length, b.size())) break;
+    if (!RangeFits(0, bitmap.length, b.size())) {
+      bitmap.name.resize(name_size);
+      directory.misfit = std::move(bitmap);
+      break;
+    }
     bitmap.name.assign(AsText(b.subspan(kFixedSize + bitmap.extra_data_size, name_size)));
     bitmap.padding_zero = AllZero(b.subspan(used, bitmap.length - used));
     at += bitmap.length;

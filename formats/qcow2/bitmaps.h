@@ -46,6 +46,7 @@ struct BitmapDirectory {
   uint64_t parsed_bytes = 0;       // that the entries take
   bool readable = false;           // aligned, non-zero and inside the file
   bool broken = false;             // an entry does not fit: parsing stopped after `entries`
+  std::optional<Bitmap> misfit;    // that entry, as far as its fixed part goes
 };
 BitmapDirectory ParseBitmapDirectory(const ByteSource& source, const Geometry& geometry,
                                      const BitmapsExtension& extension);
