@@ -30,6 +30,8 @@ class UndoRecord {
   static Result<std::unique_ptr<UndoRecord>> Create(const std::string& path,
                                                     const std::string& image_path,
                                                     const Overlay& overlay);
+  // Bytes of disk that Create would need, to tell before anything starts.
+  static Result<uint64_t> SpaceNeeded(const std::string& image_path, const Overlay& overlay);
   // Opens an existing record; kInvalid when it is not a complete record of ours. Its contents are
   // checked against the hash stored in it: a record is untrusted input too.
   static Result<std::unique_ptr<UndoRecord>> Open(const std::string& path);
@@ -46,12 +48,13 @@ class UndoRecord {
 
   struct Patch {
     uint64_t offset;
-    ByteVector old_bytes, new_bytes;  // old shorter where the image ended before
+    ByteVector old_bytes, new_bytes;  // each shorter where the image of that time ends
   };
   Status ForEachPatch(const std::function<Status(const Patch&)>& visit) const;
 
   // Every patched byte and the length are the new (`kNew`), the old, or a sector-wise mixture of
-  // the two (`kMixed`); `kForeign`: somebody else changed the image since.
+  // the two (`kMixed`); `kForeign`: somebody else changed the image since, or it is another one
+  // (its first sector, with the patches undone, is not what the record remembers).
   enum class Match { kOld, kNew, kMixed, kForeign };
   Result<Match> Compare(const ByteSource& image) const;
   Status WriteNew(ByteStore& image) const;  // patches, length, sync; safe to repeat
@@ -59,12 +62,18 @@ class UndoRecord {
 
  private:
   struct Impl;
+  Status CopyPatches(const Overlay& overlay);
+  Status LoadMeta();
+  Status CheckContent() const;
   explicit UndoRecord(std::string path, std::unique_ptr<Impl> impl);
   std::string path_;
   std::unique_ptr<Impl> impl_;
 };
 
-// The pointer file. Write is durable (file and directory) when it returns.
+// The pointer file, beside the image itself even where `image_path` is a symbolic link. Write is
+// all or nothing and durable when it returns; kExists when there is one already. Read answers with
+// nothing when there is none, and with kInvalid when it is none of ours. A record that moved
+// together with its image is found beside it.
 Status WriteJournalPointer(const std::string& image_path, const std::string& undo_path);
 Result<std::optional<std::string>> ReadJournalPointer(const std::string& image_path);
 Status RemoveJournalPointer(const std::string& image_path);
