@@ -11,6 +11,7 @@
 namespace imgfsck {
 namespace {
 
+// `b` starts with `a`.
 bool Same(Bytes a, Bytes b) { return std::memcmp(a.data(), b.data(), a.size()) == 0; }
 
 // `bytes` and zeros, as a file that ends early would read.
@@ -24,18 +25,25 @@ struct Verdict {
   bool all_old = true, all_new = true, foreign = false;
 };
 
-// One patch, a sector at a time: a medium writes whole sectors, so each is of one side.
-void ComparePatch(uint64_t offset, Bytes now, Bytes old_bytes, Bytes new_bytes, Verdict* verdict) {
+// One patch, a sector at a time: a medium writes whole sectors, so each is of one side. Where the
+// old image ends inside a sector, what lies beyond is gone only with the length, so it stands
+// alone.
+void ComparePatch(uint64_t offset, Bytes now, const UndoRecord::Patch& patch, Verdict* verdict) {
+  const ByteVector old_bytes = Padded(patch.old_bytes, now.size());
+  const ByteVector new_bytes = Padded(patch.new_bytes, now.size());
   for (size_t at = 0; at < now.size();) {
     const uint64_t sector_end = AlignDown(offset + at, kSector) + kSector;
-    const size_t length = std::min<uint64_t>(now.size() - at, sector_end - (offset + at));
-    const Bytes part = now.subspan(at, length);
-    const bool is_old = Same(part, old_bytes.subspan(at, length));
-    const bool is_new = Same(part, new_bytes.subspan(at, length));
+    size_t end = std::min<uint64_t>(now.size(), sector_end - offset);
+    for (size_t edge : {patch.old_bytes.size(), patch.new_bytes.size()}) {
+      if (at < edge) end = std::min(end, edge);
+    }
+    const Bytes part = now.subspan(at, end - at);
+    const bool is_old = Same(part, Bytes(old_bytes).subspan(at));
+    const bool is_new = Same(part, Bytes(new_bytes).subspan(at));
     verdict->all_old &= is_old;
     verdict->all_new &= is_new;
     verdict->foreign |= !is_old && !is_new;
-    at += length;
+    at = end;
   }
 }
 
@@ -58,8 +66,7 @@ Result<UndoRecord::Match> UndoRecord::Compare(const ByteSource& image) const {
     const size_t length = std::max(patch.old_bytes.size(), patch.new_bytes.size());
     now.resize(length);
     IMG_RETURN_IF_ERROR(ReadPadded(image, patch.offset, now));
-    ComparePatch(patch.offset, now, Padded(patch.old_bytes, length),
-                 Padded(patch.new_bytes, length), &verdict);
+    ComparePatch(patch.offset, now, patch, &verdict);
     if (patch.offset < header.size()) {
       const size_t overlap =
           std::min<uint64_t>(patch.old_bytes.size(), header.size() - patch.offset);
