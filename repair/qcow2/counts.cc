@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reference counts that are too low, or too high on clusters that are in use, become what the
+// references say. Clusters that nothing refers to are left to the leaks pass.
+#include <fmt/format.h>
+
+#include "repair/qcow2/passes.h"
+
+namespace imgfsck::qcow2 {
+namespace {
+
+constexpr std::initializer_list<Problem> kProblems = {
+    Problem::kQcow2RefcountLow, Problem::kQcow2RefcountZeroUsed, Problem::kQcow2RefcountLeak,
+    Problem::kQcow2RefcountPastEof};
+
+// A count may be raised only to say the truth about a cluster used once a layer; clusters in
+// conflict are split first.
+class Counts {
+ public:
+  explicit Counts(const PassContext& context)
+      : context_(context), state_(StateOf(context.report)), editor_(context.image, state_) {}
+
+  Result<PassOutcome> Run() {
+    Status failed = Ok();
+    CompareResult result;
+    IMG_RETURN_IF_ERROR(CompareRefcounts(
+        *state_.image, state_.claims(), context_.options.check.threads, nullptr,
+        [&](const CountRun& run) {
+          if (failed) failed = Mend(run);
+        },
+        &result));
+    IMG_RETURN_IF_ERROR(std::move(failed));
+    if (conflicts_ > 0) {
+      outcome_.notes.push_back(fmt::format(
+          "{} clusters claimed twice keep their counts: they have to be split first", conflicts_));
+    }
+    return outcome_;
+  }
+
+ private:
+  bool May(Problem problem) const { return Allowed(problem, context_.options); }
+
+  Status Mend(const CountRun& run) {
+    if (run.past_eof) return MendPastEof(run);
+    bool raise = run.stored < run.computed;
+    if (raise && !May(run.stored == 0 ? Problem::kQcow2RefcountZeroUsed
+                                      : Problem::kQcow2RefcountLow)) {
+      return Ok();
+    }
+    if (!raise && (run.computed == 0 || !May(Problem::kQcow2RefcountLeak))) return Ok();
+    if (run.computed > state_.image->geometry.MaxRefcount()) return Ok();  // needs a wider count
+    for (uint64_t c = run.cluster; c < run.cluster + run.length; ++c) {
+      if (raise && state_.claims().IsConflict(c) && run.stored != 0) {
+        ++conflicts_;
+        continue;
+      }
+      IMG_RETURN_IF_ERROR(editor_.SetCount(c, run.computed));
+      ++outcome_.changes;
+    }
+    return Ok();
+  }
+
+  Status MendPastEof(const CountRun& run) {
+    if (!May(Problem::kQcow2RefcountPastEof)) return Ok();
+    for (uint64_t c = run.cluster; c < run.cluster + run.length; ++c) {
+      IMG_RETURN_IF_ERROR(editor_.SetCount(c, 0));
+      ++outcome_.changes;
+    }
+    return Ok();
+  }
+
+  const PassContext& context_;
+  const CheckState& state_;
+  Editor editor_;
+  PassOutcome outcome_;
+  uint64_t conflicts_ = 0;
+};
+
+}  // namespace
+
+const Pass kCountPass{
+    "refcounts", 72, "make reference counts agree with the references",
+    [](const CheckReport& report, const RepairOptions& options) {
+      return StateOf(report).counts_compared && WantedAny(report, options, kProblems);
+    },
+    [](const PassContext& context) { return Counts(context).Run(); }};
+
+}  // namespace imgfsck::qcow2

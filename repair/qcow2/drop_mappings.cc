@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+// The repairs that cost guest data: entries that lead nowhere become zeros, tables that are none
+// are unlinked. Each says which guest range is lost; what they led to by mistake is untouched.
+#include "analyzers/qcow2/entry_rules.h"
+#include "formats/common/deflate.h"
+#include "repair/qcow2/passes.h"
+
+namespace imgfsck::qcow2 {
+namespace {
+
+constexpr std::initializer_list<Problem> kProblems = {
+    Problem::kQcow2L1EntryUnaligned, Problem::kQcow2L1EntryPastEof, Problem::kQcow2L2Implausible,
+    Problem::kQcow2L2EntryReserved,  Problem::kQcow2L2EntryUnaligned,
+    Problem::kQcow2L2EntryPastEof,   Problem::kQcow2ComprPastEof,
+    Problem::kQcow2ComprUndecodable, Problem::kQcow2ComprDataFile,
+    Problem::kQcow2L2ZeroFlagV2,     Problem::kQcow2Extl2BothBits,
+    Problem::kQcow2Extl2AllocNoHost, Problem::kQcow2Extl2ComprBitmap,
+    Problem::kQcow2DatafileOffset,   Problem::kQcow2SnapL2Structure};
+
+class DropMappings {
+ public:
+  explicit DropMappings(const PassContext& context)
+      : context_(context), state_(StateOf(context.report)), image_(*state_.image),
+        g_(image_.geometry), editor_(context.image, state_) {}
+
+  Result<PassOutcome> Run() {
+    for (size_t layer = 0; layer < image_.LayerCount(); ++layer) {
+      IMG_RETURN_IF_ERROR(MendL1(layer));
+    }
+    Status status = ForEachTable(
+        context_.image, state_, [&](const TableRef& table, MutableBytes bytes, bool* changed) {
+          return MendTable(table, bytes, changed);
+        });
+    IMG_RETURN_IF_ERROR(std::move(status));
+    return outcome_;
+  }
+
+ private:
+  bool May(Problem problem) const { return Allowed(problem, context_.options); }
+
+  bool TableLost(uint64_t offset) const {
+    for (const TableRef& table : state_.walk.implausible) {
+      if (table.offset == offset) return true;
+    }
+    return false;
+  }
+
+  Status MendL1(size_t layer) {
+    const L1Location& l1 = image_.L1Of(layer);
+    ByteVector raw(l1.bytes());
+    std::vector<HostRange> bad;
+    ReadTolerant(context_.image, l1.offset, raw, &bad);
+    for (uint64_t i = 0; i < l1.entries; ++i) {
+      uint64_t value = LoadBe<uint64_t>(&raw[8 * i]), offset = value & kOffsetMask;
+      if (offset == 0) continue;
+      bool unaligned = !IsAligned(offset, g_.cluster_size) && May(Problem::kQcow2L1EntryUnaligned);
+      bool past = offset >= image_.file_size && May(Problem::kQcow2L1EntryPastEof);
+      bool garbage = TableLost(offset) && May(Problem::kQcow2L2Implausible);
+      if (!unaligned && !past && !garbage) continue;
+      IMG_RETURN_IF_ERROR(editor_.Write64(l1.offset + 8 * i, 0));
+      ++outcome_.changes;
+      uint64_t begin = i * g_.l2_span, size = image_.LayerSize(layer);
+      if (begin < size) Lose(layer, begin, std::min(g_.l2_span, size - begin));
+    }
+    return Ok();
+  }
+
+  void Lose(size_t layer, uint64_t begin, uint64_t length) {
+    LayerRange range{image_.LayerName(layer), MakeGuestRange(begin, length)};
+    outcome_.changed.push_back(range);
+    outcome_.lost.push_back(std::move(range));
+  }
+
+  bool Undecodable(const Entry& entry) const {
+    if (!context_.options.check.deep || !May(Problem::kQcow2ComprUndecodable)) return false;
+    CompressedSpan span = DecodeCompressed(g_, entry.descriptor);
+    if (span.offset >= image_.file_size) return false;
+    ByteVector in(span.length + g_.cluster_size), out(g_.cluster_size);
+    if (!ReadPadded(context_.image, span.offset, in)) return false;
+    return image_.header.compression_type == kZstd ? !ZstdDecode(in, out) : !InflateRaw(in, out);
+  }
+
+  // What reads as zeros in this image; nothing where only a cluster of zeros would.
+  std::optional<Entry> ZeroEntry() const {
+    if (g_.extended_l2) return Entry{0, 0xFFFFFFFF00000000};
+    if (image_.header.is_v3()) return Entry{kZeroFlag, 0};
+    if (image_.header.backing_file_offset == 0) return Entry{0, 0};
+    return std::nullopt;
+  }
+
+  enum class Fate { kKeep, kMended, kZeroed };
+  Fate Decide(uint64_t guest, Entry* entry) const {
+    if (entry->compressed()) {
+      CompressedSpan span = DecodeCompressed(g_, entry->descriptor);
+      if ((image_.has_data_file() && May(Problem::kQcow2ComprDataFile)) ||
+          (span.offset >= image_.file_size && May(Problem::kQcow2ComprPastEof)) ||
+          Undecodable(*entry)) {
+        return Fate::kZeroed;
+      }
+      if (g_.extended_l2 && entry->subclusters != 0 && May(Problem::kQcow2Extl2ComprBitmap)) {
+        entry->subclusters = 0;
+        return Fate::kMended;
+      }
+      return Fate::kKeep;
+    }
+    uint64_t host = entry->host();
+    if (!image_.header.is_v3() && entry->zero_flag() && May(Problem::kQcow2L2ZeroFlagV2)) {
+      return Fate::kZeroed;
+    }
+    if (image_.has_data_file()) {
+      bool allocated = host != 0 || entry->copied();
+      if (!allocated || host == guest || !May(Problem::kQcow2DatafileOffset)) return Fate::kKeep;
+      entry->descriptor = (entry->descriptor & ~kOffsetMask) | guest;
+      return Fate::kMended;
+    }
+    if (!IsAligned(host, g_.cluster_size) && May(Problem::kQcow2L2EntryUnaligned)) {
+      return Fate::kZeroed;
+    }
+    if (host >= image_.file_size && May(Problem::kQcow2L2EntryPastEof)) return Fate::kZeroed;
+    if (g_.extended_l2) return MendSubclusters(entry);
+    return Fate::kKeep;
+  }
+
+  Fate MendSubclusters(Entry* entry) const {
+    uint32_t alloc = entry->alloc_bits(), zero = entry->zero_bits();
+    if ((alloc & zero) != 0 && May(Problem::kQcow2Extl2BothBits)) zero &= ~alloc;
+    if (alloc != 0 && entry->host() == 0 && May(Problem::kQcow2Extl2AllocNoHost)) {
+      zero |= alloc;
+      alloc = 0;
+    }
+    uint64_t bits = uint64_t{zero} << 32 | alloc;
+    if (bits == entry->subclusters) return Fate::kKeep;
+    entry->subclusters = bits;
+    return Fate::kMended;
+  }
+
+  Status MendTable(const TableRef& table, MutableBytes bytes, bool* changed) {
+    for (uint64_t i = 0; i < g_.l2_entries; ++i) {
+      Entry entry = LoadEntry(g_, bytes, i);
+      if (entry.empty()) continue;
+      uint64_t guest = (table.column * g_.l2_entries + i) << g_.cluster_bits;
+      Fate fate = Decide(guest, &entry);
+      if (fate == Fate::kKeep) continue;
+      if (fate == Fate::kZeroed) {
+        auto zero = ZeroEntry();
+        if (!zero) {
+          IMG_ASSIGN_OR_RETURN(uint64_t cluster, editor_.Allocate());
+          if (table.weight != 1) {
+            IMG_RETURN_IF_ERROR(editor_.SetCount(cluster >> g_.cluster_bits, table.weight));
+          }
+          zero = Entry{cluster | (table.active && table.weight == 1 ? kCopied : 0), 0};
+        }
+        entry = *zero;
+        AddLayers(state_, table, i, &outcome_.lost);
+      }
+      AddLayers(state_, table, i, &outcome_.changed);
+      StoreEntry(g_, bytes, i, entry);
+      ++outcome_.changes;
+      *changed = true;
+    }
+    return Ok();
+  }
+
+  const PassContext& context_;
+  const CheckState& state_;
+  const Image& image_;
+  const Geometry& g_;
+  Editor editor_;
+  PassOutcome outcome_;
+};
+
+}  // namespace
+
+const Pass kDropMappingsPass{
+    "drop-mappings", 45, "let guest ranges whose mapping leads nowhere read as zeros",
+    [](const CheckReport& report, const RepairOptions& options) {
+      return options.mode == RepairMode::kAll && StateOf(report).walked &&
+             WantedAny(report, options, kProblems);
+    },
+    [](const PassContext& context) { return DropMappings(context).Run(); }};
+
+}  // namespace imgfsck::qcow2

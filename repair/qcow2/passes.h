@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// The repair passes of qcow2 images. Each is declared in repairer.cc with its place in the order of
+// the format sheet: header, extensions, snapshot table, L1 and L2 structure, bitmaps, counts,
+// COPIED, flags.
+#pragma once
+
+#include "repair/pass.h"
+#include "repair/qcow2/editor.h"
+
+namespace imgfsck::qcow2 {
+
+extern const Pass kHeaderPass, kExtensionPass, kSnapshotPass, kReservedBitsPass, kDropMappingsPass,
+    kSplitPass, kBitmapPass, kRebuildPass, kCountPass, kLeakPass, kCopiedPass, kFlagPass;
+
+// Calls visit for every distinct L2 table, as the overlay has it now; a visitor that changes the
+// bytes sets *changed, and they are written back.
+using TableVisitor = std::function<Status(const TableRef& table, MutableBytes bytes, bool* changed)>;
+Status ForEachTable(Overlay& overlay, const CheckState& state, const TableVisitor& visit);
+
+// The guest range of entry `index` of `table`, in every layer that uses the table.
+void AddLayers(const CheckState& state, const TableRef& table, uint64_t index,
+               std::vector<LayerRange>* ranges);
+
+}  // namespace imgfsck::qcow2

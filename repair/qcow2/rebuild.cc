@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+// Refcount structures that cannot be used are rebuilt from the references: single blocks where the
+// table is sound, else the whole table. New structures go behind the file's end or into clusters
+// proven free. Unreferenced clusters that hold data keep a count of one, so that no writer takes
+// them: they may be the only copy of something.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "repair/qcow2/passes.h"
+#include "repair/qcow2/superseded.h"
+
+namespace imgfsck::qcow2 {
+namespace {
+
+constexpr std::initializer_list<Problem> kTableProblems = {
+    Problem::kQcow2RtUnaligned, Problem::kQcow2RtEmpty, Problem::kQcow2RtCap,
+    Problem::kQcow2RtPastEof, Problem::kQcow2HdrRefcountOrder, Problem::kQcow2RefcountOverflow};
+constexpr std::initializer_list<Problem> kBlockProblems = {
+    Problem::kQcow2RtEntryUnaligned, Problem::kQcow2RtEntryPastEof,
+    Problem::kQcow2RtEntryDuplicate, Problem::kQcow2RbOverlap};
+
+class Rebuild {
+ public:
+  explicit Rebuild(const PassContext& context)
+      : context_(context), state_(StateOf(context.report)), image_(*state_.image),
+        g_(image_.geometry), editor_(context.image, state_), judge_(context.image, state_) {}
+
+  Result<PassOutcome> Run() {
+    bool whole = image_.refcount_table.empty() || !image_.refcounts_usable ||
+                 WantedAny(context_.report, context_.options, kTableProblems);
+    IMG_RETURN_IF_ERROR(whole ? RebuildTable() : RebuildBlocks());
+    if (outcome_.orphans.kept > 0) {
+      outcome_.notes.push_back(
+          fmt::format("{} clusters that nothing refers to hold data: counted as in use, so that "
+                      "they are not overwritten",
+                      outcome_.orphans.kept));
+    }
+    return outcome_;
+  }
+
+ private:
+  // The count that cluster `c` shall have: its references, or one for data that nobody claims.
+  Result<uint64_t> Wanted(uint64_t c) {
+    uint64_t count = state_.claims().Count(c);
+    if (count != 0 || c >= state_.claims().clusters()) return count;
+    IMG_ASSIGN_OR_RETURN(auto content, judge_.Judge(c));
+    bool keep = content == OrphanJudge::Content::kValuable ||
+                content == OrphanJudge::Content::kUnreadable;
+    outcome_.orphans.kept += keep;
+    return keep ? 1 : 0;
+  }
+
+  // Fills block `index` for counts of 1 << order bits; *any: some count is not zero.
+  Status FillBlock(uint64_t index, unsigned order, MutableBytes block, bool* any) {
+    uint64_t entries = g_.cluster_size * 8 >> order;
+    std::fill(block.begin(), block.end(), uint8_t{0});
+    for (uint64_t i = 0; i < entries && index * entries + i < state_.claims().clusters(); ++i) {
+      IMG_ASSIGN_OR_RETURN(uint64_t count, Wanted(index * entries + i));
+      if (count == 0) continue;
+      *any = true;
+      if (!StoreRefcount(block, order, i, count)) {
+        return Error{ErrorCode::kTooLarge, "a count does not fit the image's refcount width", {}};
+      }
+    }
+    return Ok();
+  }
+
+  // Entries that lead to no block of their own get a new one.
+  Status RebuildBlocks() {
+    std::set<uint64_t> taken;
+    std::vector<uint64_t> broken;
+    std::vector<uint64_t> table = image_.refcount_table;
+    for (uint64_t i = 0; i < table.size(); ++i) {
+      if (table[i] == 0) continue;
+      uint64_t offset = BlockOffset(image_, i);
+      bool own = offset != 0 && state_.claims().Count(offset >> g_.cluster_bits) == 1 &&
+                 taken.insert(offset).second;
+      // The first user of a block listed twice keeps it when nobody else is on it.
+      if (!own) broken.push_back(i);
+    }
+    for (uint64_t i : broken) table[i] = 0;
+    editor_.UseRefcountTable(image_.header.refcount_table_offset, table);
+    ByteVector block(g_.cluster_size);
+    for (uint64_t i : broken) {
+      bool any = false;
+      IMG_RETURN_IF_ERROR(FillBlock(i, g_.refcount_order, block, &any));
+      uint64_t target = 0;
+      if (any) {
+        IMG_ASSIGN_OR_RETURN(target, editor_.Reserve(1));
+        IMG_RETURN_IF_ERROR(editor_.Write(target, block));
+      }
+      table[i] = target;
+      IMG_RETURN_IF_ERROR(
+          editor_.Write64(image_.header.refcount_table_offset + 8 * i, target));
+      ++outcome_.changes;
+    }
+    editor_.UseRefcountTable(image_.header.refcount_table_offset, table);
+    for (uint64_t i : broken) {
+      if (table[i] != 0) IMG_RETURN_IF_ERROR(editor_.SetCount(table[i] >> g_.cluster_bits, 1));
+    }
+    return Ok();
+  }
+
+  // The narrowest width, from the present one up, that holds every count.
+  unsigned WantedOrder() const {
+    if (!image_.refcounts_usable) return 4;
+    unsigned order = g_.refcount_order;
+    if (!image_.header.is_v3()) return order;
+    uint64_t largest = 1;
+    for (const Finding& f : context_.report.findings.kept()) {
+      if (f.problem != Problem::kQcow2RefcountOverflow || !f.host) continue;
+      uint64_t first = f.host->offset.value >> g_.cluster_bits;
+      for (uint64_t i = 0; i < f.count; ++i) {
+        largest = std::max(largest, state_.claims().Count(first + i));
+      }
+    }
+    while (order < kMaxRefcountOrder && largest >> (1u << order) != 0) ++order;
+    return order;
+  }
+
+  Status RebuildTable() {
+    unsigned order = WantedOrder();
+    uint64_t entries = g_.cluster_size * 8 >> order;
+    uint64_t end = editor_.end() >> g_.cluster_bits;  // first cluster behind everything
+    // Room for the structures themselves: their own clusters need counts too.
+    uint64_t blocks = 0, table_clusters = 0, total = end;
+    for (int round = 0; round < 64; ++round) {
+      blocks = DivRoundUp(total, entries);
+      table_clusters = DivRoundUp(blocks * 8, g_.cluster_size);
+      if (end + blocks + table_clusters == total) break;
+      total = end + blocks + table_clusters;
+    }
+    if (table_clusters * g_.cluster_size > kMaxRefcountTableBytes) {
+      return Error{ErrorCode::kTooLarge, "the refcount table would exceed its limit", {}};
+    }
+    uint64_t base = end << g_.cluster_bits;
+    uint64_t next = base + (table_clusters << g_.cluster_bits);
+    std::vector<uint64_t> table(table_clusters * g_.cluster_size / 8);
+    ByteVector block(g_.cluster_size);
+    uint64_t first_own = end, last_own = total;
+    for (uint64_t i = 0; i < blocks; ++i) {
+      bool any = false;
+      IMG_RETURN_IF_ERROR(FillBlock(i, order, block, &any));
+      bool holds_own = (i + 1) * entries > first_own && i * entries < last_own;
+      if (!any && !holds_own) continue;
+      table[i] = next;
+      next += g_.cluster_size;
+      IMG_RETURN_IF_ERROR(editor_.Write(table[i], block));
+    }
+    ByteVector raw(table.size() * 8);
+    for (size_t i = 0; i < table.size(); ++i) StoreBe(&raw[8 * i], table[i]);
+    IMG_RETURN_IF_ERROR(context_.image.SetSize(std::max(context_.image.Size(), next)));
+    IMG_RETURN_IF_ERROR(editor_.Write(base, raw));
+    IMG_RETURN_IF_ERROR(CountOwn(base, next, order, table));
+    return WriteHeader(base, table_clusters, order);
+  }
+
+  Status CountOwn(uint64_t begin, uint64_t end, unsigned order, const std::vector<uint64_t>& table) {
+    uint64_t entries = g_.cluster_size * 8 >> order;
+    ByteVector block(g_.cluster_size);
+    for (uint64_t c = begin >> g_.cluster_bits; c < end >> g_.cluster_bits; ++c) {
+      uint64_t offset = table[c / entries];
+      IMG_RETURN_IF_ERROR(editor_.Read(offset, block));
+      StoreRefcount(block, order, c % entries, 1);
+      IMG_RETURN_IF_ERROR(editor_.Write(offset, block));
+    }
+    return Ok();
+  }
+
+  Status WriteHeader(uint64_t table, uint64_t clusters, unsigned order) {
+    IMG_RETURN_IF_ERROR(editor_.Write64(48, table));
+    IMG_RETURN_IF_ERROR(editor_.Write32(56, static_cast<uint32_t>(clusters)));
+    if (image_.header.is_v3()) IMG_RETURN_IF_ERROR(editor_.Write32(96, order));
+    ++outcome_.changes;
+    return Ok();
+  }
+
+  const PassContext& context_;
+  const CheckState& state_;
+  const Image& image_;
+  const Geometry& g_;
+  Editor editor_;
+  OrphanJudge judge_;
+  PassOutcome outcome_;
+};
+
+}  // namespace
+
+const Pass kRebuildPass{
+    "refcount-rebuild", 70, "rebuild refcount blocks, or the whole table, from the references",
+    [](const CheckReport& report, const RepairOptions& options) {
+      return StateOf(report).walked && (WantedAny(report, options, kTableProblems) ||
+                                        WantedAny(report, options, kBlockProblems));
+    },
+    [](const PassContext& context) { return Rebuild(context).Run(); }};
+
+}  // namespace imgfsck::qcow2

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "repair/qcow2/repairer.h"
+
+#include <array>
+
+#include "repair/qcow2/passes.h"
+
+namespace imgfsck {
+namespace {
+
+// The sheet's order. A pass is a constant in its own file; here is only its turn.
+std::span<const Pass> Passes() {
+  static const std::array passes = {
+      qcow2::kHeaderPass,       qcow2::kExtensionPass,    qcow2::kSnapshotPass,
+      qcow2::kReservedBitsPass, qcow2::kDropMappingsPass, qcow2::kSplitPass,
+      qcow2::kBitmapPass,       qcow2::kRebuildPass,      qcow2::kCountPass,
+      qcow2::kLeakPass,         qcow2::kCopiedPass,       qcow2::kFlagPass};
+  return passes;
+}
+
+}  // namespace
+
+const Repairer kQcow2Repairer{"qcow2", Passes(), nullptr};
+
+}  // namespace imgfsck

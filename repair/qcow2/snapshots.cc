@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+// The snapshot table: entries that damage hides are listed again, entries that make no sense go or
+// are mended from what the names and the L1 tables show. No snapshot's clusters are ever freed here.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+
+#include "repair/qcow2/passes.h"
+
+namespace imgfsck::qcow2 {
+namespace {
+
+constexpr std::initializer_list<Problem> kProblems = {
+    Problem::kQcow2SnapExtraShort, Problem::kQcow2SnapExtraCap,   Problem::kQcow2SnapL1Short,
+    Problem::kQcow2SnapL1Cap,      Problem::kQcow2SnapUndercount, Problem::kQcow2SnapPhantom,
+    Problem::kQcow2SnapIdEmpty,    Problem::kQcow2SnapIdDuplicate, Problem::kQcow2SnapOrphanL1,
+    Problem::kQcow2SnapEntryOverrun, Problem::kQcow2SnapTablePastEof, Problem::kQcow2SnapCountCap,
+    Problem::kQcow2SnapTableCap};
+
+class SnapshotRepair {
+ public:
+  explicit SnapshotRepair(const PassContext& context)
+      : context_(context), state_(StateOf(context.report)), image_(*state_.image),
+        editor_(context.image, state_), entries_(image_.snapshots.entries) {}
+
+  Result<PassOutcome> Run() {
+    FindHidden();
+    MendEntries();
+    DropPhantoms();
+    MendIds();
+    AttachOrphans();
+    if (outcome_.changes > 0 || entries_.size() != image_.header.nb_snapshots) {
+      IMG_RETURN_IF_ERROR(WriteTable());
+    }
+    return outcome_;
+  }
+
+ private:
+  bool Should(Problem problem) const {
+    return context_.report.findings.Has(problem) && Allowed(problem, context_.options);
+  }
+
+  // Entries behind the last one that the header counts.
+  void FindHidden() {
+    if (!Should(Problem::kQcow2SnapUndercount)) return;
+    uint64_t at = AlignUp(image_.snapshots.end, 8);
+    while (entries_.size() < kMaxSnapshots) {
+      auto entry = ParseSnapshotAt(*image_.source, at);
+      if (!entry || entry->id.empty() || entry->l1_table_offset == 0 || entry->l1_size == 0 ||
+          !IsAligned(entry->l1_table_offset, image_.geometry.cluster_size) ||
+          entry->l1_table_offset >= image_.file_size ||
+          StoredCount(image_, entry->l1_table_offset >> image_.geometry.cluster_bits) == 0) {
+        break;
+      }
+      at = AlignUp(at + entry->length, 8);
+      end_ = at;
+      outcome_.notes.push_back("a snapshot that the header no longer counted is listed again");
+      entries_.push_back(std::move(*entry));
+      ++outcome_.changes;
+    }
+  }
+
+  void PutExtra(Snapshot* s, uint64_t disk_size) {
+    uint64_t vm_state = s->vm_state_size();
+    s->extra.resize(std::max<size_t>(s->extra.size(), 24));
+    StoreBe(&s->extra[0], vm_state);
+    StoreBe(&s->extra[8], disk_size);
+    ++outcome_.changes;
+  }
+
+  void MendEntries() {
+    for (size_t i = 0; i < entries_.size(); ++i) {
+      Snapshot& s = entries_[i];
+      if (s.extra_data_size > kMaxSnapshotExtra && Should(Problem::kQcow2SnapExtraCap)) {
+        ++outcome_.changes;  // written back with the extra data that fits
+      }
+      if (image_.header.is_v3() && s.extra.size() < kMinSnapshotExtraV3 &&
+          Should(Problem::kQcow2SnapExtraShort)) {
+        PutExtra(&s, image_.header.size);
+      }
+      if (i >= image_.snapshot_l1.size()) continue;
+      uint64_t needed = image_.L1Min(i + 1);
+      bool short_l1 = s.l1_size < needed && Should(Problem::kQcow2SnapL1Short);
+      bool huge_l1 = uint64_t{s.l1_size} * 8 > kMaxL1Bytes && Should(Problem::kQcow2SnapL1Cap);
+      if ((short_l1 || huge_l1) && image_.snapshot_l1[i].entries >= needed && needed > 0) {
+        s.l1_size = static_cast<uint32_t>(needed);
+        ++outcome_.changes;
+      }
+    }
+  }
+
+  void DropPhantoms() {
+    if (!Should(Problem::kQcow2SnapPhantom)) return;
+    while (!entries_.empty()) {
+      const Snapshot& s = entries_.back();
+      if (!s.id.empty() || !s.name.empty() || s.l1_table_offset != 0) break;
+      entries_.pop_back();
+      ++outcome_.changes;
+    }
+  }
+
+  std::string NextId() const {
+    uint64_t highest = 0;
+    for (const Snapshot& s : entries_) {
+      uint64_t id = 0;
+      std::from_chars(s.id.data(), s.id.data() + s.id.size(), id);
+      highest = std::max(highest, id);
+    }
+    return fmt::format("{}", highest + 1);
+  }
+
+  void MendIds() {
+    for (size_t i = 0; i < entries_.size(); ++i) {
+      bool twin = std::any_of(entries_.begin(), entries_.begin() + static_cast<ptrdiff_t>(i),
+                              [&](const Snapshot& s) { return s.id == entries_[i].id; });
+      bool mend = entries_[i].id.empty() ? Should(Problem::kQcow2SnapIdEmpty)
+                                         : twin && Should(Problem::kQcow2SnapIdDuplicate);
+      if (!mend) continue;
+      entries_[i].id = NextId();
+      ++outcome_.changes;
+    }
+  }
+
+  // L1 tables that are counted, lead to counted tables and belong to nobody.
+  void AttachOrphans() {
+    if (!Should(Problem::kQcow2SnapOrphanL1) || image_.has_data_file()) return;
+    for (const Finding& f : context_.report.findings.kept()) {
+      if (f.problem != Problem::kQcow2SnapOrphanL1 || !f.host) continue;
+      uint64_t offset = f.host->offset.value;
+      bool listed = std::ranges::any_of(
+          entries_, [&](const Snapshot& s) { return s.l1_table_offset == offset; });
+      uint64_t needed = image_.L1Min(0);
+      if (listed || needed * 8 > f.host->length) continue;
+      Snapshot s;
+      s.l1_table_offset = offset;
+      s.l1_size = static_cast<uint32_t>(needed);
+      s.id = NextId();
+      s.name = fmt::format("recovered-{}", s.id);
+      PutExtra(&s, image_.header.size);
+      outcome_.notes.push_back(
+          fmt::format("an L1 table that nothing listed is now snapshot {}", s.name));
+      entries_.push_back(std::move(s));
+    }
+  }
+
+  Status WriteTable() {
+    ByteVector bytes;
+    for (const Snapshot& s : entries_) {
+      ByteVector entry = EncodeSnapshot(s);
+      bytes.insert(bytes.end(), entry.begin(), entry.end());
+    }
+    uint64_t offset = image_.header.snapshots_offset;
+    bool usable = offset != 0 && IsAligned(offset, image_.geometry.cluster_size) &&
+                  offset < image_.file_size;
+    uint64_t old_end = std::max(image_.snapshots.end, end_);
+    uint64_t room = usable ? AlignUp(old_end - offset, image_.geometry.cluster_size) : 0;
+    if (bytes.empty()) {
+      offset = 0;
+    } else if (bytes.size() > room) {
+      IMG_ASSIGN_OR_RETURN(offset,
+                           editor_.Allocate(image_.geometry.ClustersOf(bytes.size())));
+      for (uint64_t at = 0; at < room; at += image_.geometry.cluster_size) {
+        IMG_RETURN_IF_ERROR(editor_.SetCount(
+            (image_.header.snapshots_offset + at) >> image_.geometry.cluster_bits, 0));
+      }
+    }
+    if (!bytes.empty()) IMG_RETURN_IF_ERROR(editor_.Write(offset, bytes));
+    IMG_RETURN_IF_ERROR(editor_.Write64(64, offset));
+    ++outcome_.changes;
+    return editor_.Write32(60, static_cast<uint32_t>(entries_.size()));
+  }
+
+  const PassContext& context_;
+  const CheckState& state_;
+  const Image& image_;
+  Editor editor_;
+  std::vector<Snapshot> entries_;
+  uint64_t end_ = 0;
+  PassOutcome outcome_;
+};
+
+}  // namespace
+
+const Pass kSnapshotPass{"snapshot-table", 30,
+                         "list hidden snapshots again and mend the snapshot table",
+                         [](const CheckReport& report, const RepairOptions& options) {
+                           return StateOf(report).walked && WantedAny(report, options, kProblems);
+                         },
+                         [](const PassContext& context) { return SnapshotRepair(context).Run(); }};
+
+}  // namespace imgfsck::qcow2
