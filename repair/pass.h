@@ -6,6 +6,7 @@
 #pragma once
 
 #include <initializer_list>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -22,13 +23,13 @@ enum class OrphanPolicy { kDefault, kKeep, kSnapshot, kDirectory, kFree };
 
 struct RepairOptions {
   RepairMode mode = RepairMode::kSafe;
-  std::set<Problem> also_fix;              // --fix CODE
+  std::set<Problem> also_fix;  // --fix CODE
   OrphanPolicy orphans = OrphanPolicy::kDefault;
-  std::string orphan_directory;            // for kDirectory
-  uint64_t max_copy = kGiB;                // bytes a split may copy
-  const ByteSource* donor = nullptr;       // --donor
-  std::string relink_parent;               // --relink
-  CheckOptions check;                      // how to check again
+  std::string orphan_directory;       // for kDirectory
+  uint64_t max_copy = kGiB;           // bytes a split may copy
+  const ByteSource* donor = nullptr;  // --donor
+  std::string relink_parent;          // --relink
+  CheckOptions check;                 // how to check again
 };
 
 // Guest bytes of one layer.
@@ -43,41 +44,58 @@ struct OrphanReport {
   std::string where;                           // snapshot name or directory, when made reachable
 };
 
+std::string_view ToText(RepairMode mode);  // "leaks", "safe", "all"
+
+// Bytes of the image as it was, to be written as a file for --orphans dir:PATH once the plan is
+// carried out.
+struct OrphanPiece {
+  HostRange host;
+  std::optional<GuestRange> guest;  // where they belong, when that is known
+  std::string origin;               // "leaked cluster", "old l2 table" …
+};
+
 // What a pass did to the overlay it was given.
 struct PassOutcome {
-  uint64_t changes = 0;                 // structures changed; 0: nothing to do
-  std::vector<LayerRange> changed;      // guest bytes that now read differently (declared)
-  std::vector<LayerRange> lost;         // of those, bytes that are gone
+  uint64_t changes = 0;             // structures changed; 0: nothing to do
+  std::vector<LayerRange> changed;  // guest bytes that now read differently (declared)
+  std::vector<LayerRange> lost;     // of those, bytes that are gone
   OrphanReport orphans;
-  std::vector<std::string> notes;       // sentences for the report: what was not done and why
+  std::vector<std::string> notes;   // sentences for the report: what was not done and why
+  std::vector<OrphanPiece> pieces;  // to be written out, with OrphanPolicy::kDirectory only
 };
 
 struct PassContext {
-  Overlay& image;                       // read and write here
-  const CheckReport& report;            // of exactly these bytes
+  Overlay& image;             // read and write here
+  const CheckReport& report;  // of exactly these bytes
   const RepairOptions& options;
 };
 
 struct Pass {
-  std::string_view name;                // "refcounts"
-  int order;                            // ascending; the sheet's repair order
-  std::string_view sentence;            // what it does, in words
+  std::string_view name;      // "refcounts"
+  int order;                  // ascending; the sheet's repair order
+  std::string_view sentence;  // what it does, in words
   bool (*wanted)(const CheckReport& report, const RepairOptions& options);
   Result<PassOutcome> (*run)(const PassContext& context);
+  // Passes that must not have been dropped: without them this one is left out too.
+  std::span<const std::string_view> needs = {};
+  // Problems that this pass may bring because a later one mends them (counts of new clusters, say).
+  // Should they be left in the end, the plan is made again without this pass.
+  std::span<const Problem> may_add = {};
 };
 
 // True when `options` allow mending this problem: by mode, the registry's class and the severity
 // (infos never, warnings only safe ones; leaks mode: only leaks), or by --fix.
 bool Allowed(Problem problem, const RepairOptions& options);
+bool Allowed(const Finding& finding, const RepairOptions& options);  // by its own judgement
 bool WantedAny(const CheckReport& report, const RepairOptions& options,
                std::initializer_list<Problem> problems);
 
 // A format's repairs, repair/<format>/. Listed in engine.cc.
 struct Repairer {
   std::string_view format;
-  std::span<const Pass> passes;         // in ascending order
-  // Guest ranges that read differently after than before. Null: the engine compares the mappings
-  // and contents itself.
+  std::span<const Pass> passes;  // in ascending order
+  // Guest ranges that could be read before and read differently after. Null: the engine compares
+  // the mappings and the stored bytes itself (guest_compare.h).
   Result<std::vector<LayerRange>> (*guest_changes)(const CheckReport& before,
                                                    const ByteSource& before_bytes,
                                                    const CheckReport& after,
