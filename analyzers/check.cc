@@ -6,6 +6,7 @@
 
 #include <array>
 
+#include "analyzers/qcow1/check.h"
 #include "analyzers/qcow2/check.h"
 #include "analyzers/raw/check.h"
 #include "base/interrupt.h"
@@ -15,6 +16,7 @@ namespace {
 
 constexpr std::array kCheckers = {
     &kQcow2Checker,
+    &kQcow1Checker,
     &kRawChecker,
 };
 

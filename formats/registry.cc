@@ -7,6 +7,7 @@
 #include "formats/qcow1/driver.h"
 #include "formats/qcow2/format.h"
 #include "formats/raw/format.h"
+#include "formats/vhd/format.h"
 
 namespace imgfsck {
 namespace {
@@ -15,6 +16,7 @@ namespace {
 constexpr std::array kFormats = {
     &kQcow2Format,
     &qcow1::kFormat,
+    &vhd::kFormat,
     &kRawFormat,
 };
 

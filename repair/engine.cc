@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <set>
 #include <span>
@@ -14,11 +15,14 @@
 #include "io/sha256.h"
 #include "repair/guest_compare.h"
 #include "repair/judge.h"
+#include "repair/qcow2/repairer.h"
 
 namespace imgfsck {
 namespace {
 
-const std::vector<const Repairer*> kRepairers = {};
+constexpr std::array kRepairers = {
+    &kQcow2Repairer,
+};
 
 constexpr int kMostRounds = 8;  // over all passes; each brings to light what the last one mended
 
