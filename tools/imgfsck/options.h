@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// The options of imgfsck, read from the command line.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "repair/pass.h"
+#include "report/result.h"
+
+namespace imgfsck {
+
+struct ImgfsckOptions {
+  std::vector<std::string> images;
+  std::string format;
+  bool repair = false;
+  bool dry_run = false;
+  RepairOptions repair_options;         // mode, --fix, --orphans …; `check` holds the check's
+  std::string output, undo, plan, apply, rollback, donor, lost_map, password_file, db, bad_map,
+      explain;
+  bool no_undo = false, recover = false, json = false, list_problems = false, exit_zero = false,
+       progress = false, no_sandbox = false, rebase_names = false;
+  Severity fail_on = Severity::kLeak;
+  ExitStyle exit_style = ExitStyle::kFsck;
+  size_t max_findings = 10000;
+  int verbosity = 0;                    // -1 quiet … 1
+};
+
+// What came out of reading the command line.
+struct ParsedCommand {
+  ImgfsckOptions options;
+  std::optional<int> exit_code;         // set: print `text` (help, version, a usage error) and end
+  std::string text;
+};
+
+ParsedCommand ParseImgfsck(std::vector<std::string> arguments);
+std::string ImgfsckOptionsMarkdown();   // docs/cli-imgfsck.md
+
+}  // namespace imgfsck
