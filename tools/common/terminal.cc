@@ -45,7 +45,8 @@ void Progress::Update(std::string_view phase, uint64_t done, uint64_t total) {
   shown_ = true;
   uint64_t percent = total == 0 ? 0 : done * 100 / total;
   std::string line = fmt::format("{}: {}: {} {}%", tool_, Printable(what_), phase, percent);
-  fmt::print(stderr, terminal_ ? "\r{}\x1b[K" : "{}\n", line);
+  line = terminal_ ? "\r" + line + "\x1b[K" : line + "\n";
+  std::fputs(line.c_str(), stderr);
   std::fflush(stderr);
 }
 

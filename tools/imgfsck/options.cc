@@ -106,9 +106,9 @@ std::optional<std::string> JoinRepair(std::vector<std::string>* arguments) {
     std::string& a = (*arguments)[i];
     if (a == "--") break;
     bool bare = a == "--repair";
-    bool cluster = a.size() >= 2 && a[0] == '-' && a[1] != '-' && a.back() == 'r' &&
+    bool cluster = a.size() >= 2 && a[0] == '-' && a.find('r') != std::string::npos &&
                    a.find_first_not_of("nqvr", 1) == std::string::npos;
-    if (a.starts_with("-r") && a.size() > 2) {
+    if (!cluster && a.starts_with("-r")) {
       std::string value = a.substr(a[2] == '=' ? 3 : 2);
       if (IsMode(value)) a = "--repair=" + value;
       continue;
@@ -118,7 +118,8 @@ std::optional<std::string> JoinRepair(std::vector<std::string>* arguments) {
       return fmt::format("'{} {}' would take '{}' for an image: write --repair={}", a,
                          (*arguments)[i + 1], (*arguments)[i + 1], (*arguments)[i + 1]);
     }
-    std::string flags = cluster ? a.substr(0, a.size() - 1) : "-";
+    std::string flags = cluster ? a : "-";
+    std::erase(flags, 'r');
     a = "--repair=safe";
     if (flags != "-") {
       arguments->insert(arguments->begin() + static_cast<ptrdiff_t>(i), flags);
@@ -237,6 +238,10 @@ class Interpreter {
     missing(!raw_.report_file.empty(), "--report");
     missing(!raw_.relink.empty(), "--relink");
     missing(!o_.donor.empty(), "--donor");
+    missing(!o_.db.empty(), "--db");
+    missing(!o_.plan.empty(), "--plan");
+    missing(!o_.apply.empty(), "--apply");
+    missing(!o_.output.empty(), "--output");
   }
 
   const Raw& raw_;
