@@ -3,6 +3,7 @@
 // rows it handed out.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -43,6 +44,9 @@ class FakeRows : public ImageRows {
   std::vector<MappingRow> mappings;
   std::vector<RegionRow> regions;
 
+  bool cut = false;    // cut mapping rows at the ends of the range asked for, as formats may
+  Status fail = Ok();  // what the cursors answer
+
   mutable std::vector<RowQuery> mapping_queries, region_queries;
   mutable size_t mappings_yielded = 0;
 
@@ -65,9 +69,10 @@ class FakeRows : public ImageRows {
       if (row.guest_offset >= query.guest_end) continue;
       if (row.guest_offset + row.length <= query.guest_begin) continue;
       if (!HostWanted(query, row.host_offset, row.host_length.value_or(row.length))) continue;
-      wanted.push_back(row);
+      wanted.push_back(cut ? Cut(row, query) : row);
     }
-    return std::make_unique<VectorCursor<MappingRow>>(std::move(wanted), 1000, &mappings_yielded);
+    if (!fail) return std::make_unique<FailingCursor>(fail);
+    return std::make_unique<VectorCursor<MappingRow>>(std::move(wanted), 3, &mappings_yielded);
   }
   std::unique_ptr<RowCursor<RegionRow>> Regions(const RowQuery& query) const override {
     region_queries.push_back(query);
@@ -79,6 +84,23 @@ class FakeRows : public ImageRows {
   }
 
  private:
+  class FailingCursor : public RowCursor<MappingRow> {
+   public:
+    explicit FailingCursor(Status status) : status_(std::move(status)) {}
+    Status NextBatch(std::vector<MappingRow>*) override { return status_; }
+
+   private:
+    Status status_;
+  };
+
+  static MappingRow Cut(MappingRow row, const RowQuery& query) {
+    const uint64_t end = std::min(row.guest_offset + row.length, query.guest_end);
+    const uint64_t skip = std::max(row.guest_offset, query.guest_begin) - row.guest_offset;
+    row.guest_offset += skip;
+    row.length = end - row.guest_offset;
+    if (row.host_offset) *row.host_offset += skip;
+    return row;
+  }
   static bool HostWanted(const RowQuery& query, std::optional<uint64_t> offset, uint64_t length) {
     if (query.host_begin == 0 && query.host_end == UINT64_MAX) return true;
     return offset && *offset<query.host_end&& * offset + length> query.host_begin;
