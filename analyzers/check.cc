@@ -9,6 +9,7 @@
 #include "analyzers/qcow1/check.h"
 #include "analyzers/qcow2/check.h"
 #include "analyzers/raw/check.h"
+#include "analyzers/vhd/check.h"
 #include "base/interrupt.h"
 
 namespace imgfsck {
@@ -18,6 +19,7 @@ constexpr std::array kCheckers = {
     &kQcow2Checker,
     &kQcow1Checker,
     &kRawChecker,
+    &kVhdChecker,
 };
 
 }  // namespace

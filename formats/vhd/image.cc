@@ -49,7 +49,7 @@ void LocateTables(Image* image) {
   image->bitmap_bytes = vhd::BitmapBytes(h.block_size);
   image->bat_offset = h.table_offset;
   image->bat_entries = h.max_entries;
-  uint64_t room = image->file_size - std::min(image->file_size, image->bat_offset);
+  uint64_t room = image->DataEnd() - std::min(image->DataEnd(), image->bat_offset);
   image->bat_stored = std::min(image->bat_entries, room / 4);
   image->batmap_offset = SaturatingAdd(image->bat_offset, image->BatBytes());
   image->batmap.reset();
@@ -93,7 +93,7 @@ void ListRegions(Image* image) {
   auto& regions = image->regions;
   regions = {{0, kFooterSize, "footer-copy", "footer-copy"},
              {image->header_offset, kHeaderSize, "dynamic-header", "header"}};
-  uint64_t room = image->file_size - std::min(image->file_size, image->bat_offset);
+  uint64_t room = image->DataEnd() - std::min(image->DataEnd(), image->bat_offset);
   if (uint64_t length = std::min(image->BatBytes(), room)) {
     regions.push_back({image->bat_offset, length, "bat", "bat"});
   }

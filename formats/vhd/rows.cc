@@ -24,7 +24,7 @@ uint64_t StoredBytes(const ByteSource& source) {
 
 class VhdRows : public ImageRows {
  public:
-  VhdRows(std::unique_ptr<vhd::Image> image, std::string path)
+  VhdRows(std::shared_ptr<const vhd::Image> image, std::string path)
       : image_(std::move(image)), path_(std::move(path)) {}
 
   ImageRow Image() const override {
@@ -73,11 +73,15 @@ class VhdRows : public ImageRows {
   }
 
  private:
-  std::unique_ptr<vhd::Image> image_;
+  std::shared_ptr<const vhd::Image> image_;
   std::string path_;
 };
 
 }  // namespace
+
+std::unique_ptr<ImageRows> MakeRows(std::shared_ptr<const Image> image, std::string path) {
+  return std::make_unique<VhdRows>(std::move(image), std::move(path));
+}
 
 ProbeScore Probe(const ByteSource& source) {
   if (source.Size() < kLegacyFooterSize) return ProbeScore::kNo;
@@ -99,7 +103,7 @@ ProbeScore Probe(const ByteSource& source) {
 
 Result<std::unique_ptr<ImageRows>> Inspect(const ByteSource& source, const std::string& path) {
   IMG_ASSIGN_OR_RETURN(auto image, ParseImage(source, {}));
-  return std::unique_ptr<ImageRows>(std::make_unique<VhdRows>(std::move(image), path));
+  return MakeRows(std::move(image), path);
 }
 
 }  // namespace imgfsck::vhd

@@ -10,6 +10,8 @@
 
 namespace imgfsck::vhd {
 
+std::unique_ptr<ImageRows> MakeRows(std::shared_ptr<const Image> image, std::string path);
+
 ProbeScore Probe(const ByteSource& source);
 Result<std::unique_ptr<ImageRows>> Inspect(const ByteSource& source, const std::string& path);
 

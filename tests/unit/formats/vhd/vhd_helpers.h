@@ -48,4 +48,81 @@ inline void SetEntry(MemoryStore& store, uint64_t index, uint32_t sector) {
   PutBe<uint32_t>(store.bytes(), kDefaultTableOffset + index * 4, sector);
 }
 
+// Changes both footers, or one, and makes their checksums right again.
+enum class Which { kBoth, kTrailing, kLeading };
+template <class Edit>
+void EditFooter(MemoryStore& store, const Edit& edit, Which which = Which::kBoth) {
+  for (uint64_t at : {uint64_t{0}, store.Size() - kFooterSize}) {
+    if (which == (at == 0 ? Which::kTrailing : Which::kLeading)) continue;
+    Footer footer = ParseFooter(Bytes(store.bytes()).subspan(at, kFooterSize));
+    if (!footer.HasCookie()) continue;  // the first sector of a fixed disk
+    edit(footer);
+    std::ranges::copy(Seal(&footer), store.bytes().begin() + static_cast<ptrdiff_t>(at));
+  }
+}
+template <class Edit>
+void EditHeader(MemoryStore& store, const Edit& edit) {
+  DynHeader header = ParseHeader(Bytes(store.bytes()).subspan(kFooterSize, kHeaderSize));
+  edit(header);
+  std::ranges::copy(Seal(&header), store.bytes().begin() + kFooterSize);
+}
+
+// A dynamic disk of ten blocks and a half, five of them stored, in another order than the guest's.
+inline constexpr uint64_t kSoundBlock = 512 * kKiB;
+inline constexpr uint64_t kSoundSize = 10 * kSoundBlock + kSoundBlock / 2;
+inline void WriteSoundBlocks(MemoryStore& store) {
+  auto driver = OpenStore(kFormat, store);
+  ASSERT_TRUE(driver);
+  for (uint64_t block : {6, 1, 10, 0, 4}) {
+    ASSERT_TRUE(driver->Write(block * kSoundBlock, Pattern(block, kSoundBlock / 2)));
+  }
+  ASSERT_TRUE(driver->Close());
+}
+inline MemoryStore SoundDynamic() {
+  MemoryStore store;
+  MakeVhd(store, kSoundSize, {{"block_size", "512K"}});
+  WriteSoundBlocks(store);
+  return store;
+}
+inline MemoryStore SoundFixed() {
+  MemoryStore store;
+  MakeVhd(store, kMiB, {{"subformat", "fixed"}});
+  auto driver = OpenStore(kFormat, store);
+  EXPECT_TRUE(driver->Write(0, Pattern(1, kMiB)));
+  return store;
+}
+inline MemoryStore SoundChild() {
+  MemoryStore store;
+  CreateOptions options = ChildOptions();
+  options["block_size"] = "512K";
+  MakeVhd(store, kSoundSize, options);
+  WriteSoundBlocks(store);
+  return store;
+}
+// As XenServer writes them: a batmap behind the table. Blocks 1 and 6 are full and marked so.
+inline constexpr uint64_t kTapMap = kDefaultTableOffset + 512 + kBatmapHeaderSize;
+inline MemoryStore SoundTap() {
+  MemoryStore store;
+  MakeVhd(store, kSoundSize, {{"block_size", "512K"}});
+  EditFooter(store, [](Footer& f) {
+    f.creator_app = kCreatorTap;
+    f.creator_version = 0x00010003;
+  });
+  ByteVector footer(store.bytes().begin(), store.bytes().begin() + 512);
+  BatmapHeader batmap;
+  batmap.offset = kTapMap;
+  batmap.sectors = 1;
+  batmap.version = kBatmapVersion;
+  ByteVector map(512);
+  SetBit(map, 1, true);
+  SetBit(map, 6, true);
+  batmap.checksum = MapChecksum(map, batmap.version);
+  EXPECT_TRUE(store.WriteAt(kTapMap - 512, Seal(&batmap)));
+  EXPECT_TRUE(store.WriteAt(kTapMap, map));
+  EXPECT_TRUE(store.WriteAt(kTapMap + 512, footer));
+  // The map is true from the start only because the next writes make it so.
+  WriteSoundBlocks(store);
+  return store;
+}
+
 }  // namespace imgfsck::vhd
