@@ -60,6 +60,7 @@ struct PassOutcome {
   std::vector<LayerRange> changed;  // guest bytes that now read differently (declared)
   std::vector<LayerRange> lost;     // of those, bytes that are gone
   OrphanReport orphans;
+  std::vector<std::string> particulars;  // sentences for the report: what was done, in detail
   std::vector<std::string> notes;   // sentences for the report: what was not done and why
   std::vector<OrphanPiece> pieces;  // to be written out, with OrphanPolicy::kDirectory only
 };

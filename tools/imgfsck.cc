@@ -50,12 +50,27 @@ int Run(int argc, char** argv) {
     }
     options.repair_options.check.passphrase = *password;
   }
+  std::unique_ptr<DatabaseFile> database;
+  if (!options.db.empty()) {
+    auto created = DatabaseFile::Create(options.db);
+    if (!created) {
+      PrintMessage("imgfsck", options.db, created.error().message);
+      return kExitFailed;
+    }
+    database = std::move(*created);
+  }
   Progress progress("imgfsck", options.progress);
   int status = 0;
   for (const std::string& path : options.images) {
-    int one = RunOnImage(path, options, progress);
+    int one = RunOnImage(path, options, progress, database.get());
     status = options.exit_style == ExitStyle::kQemu ? std::max(status, one) : status | one;
     if (StopRequested()) return kExitStopped;
+  }
+  if (database != nullptr) {
+    if (auto done = database->Finish(); !done) {
+      PrintMessage("imgfsck", options.db, done.error().message);
+      status |= kExitFailed;
+    }
   }
   bool tool_failed = (status & (kExitFailed | kExitUsage | kExitStopped)) != 0;
   return options.exit_zero && !tool_failed ? 0 : status;

@@ -76,7 +76,7 @@ class BitmapRepair {
   Status Consider(size_t i) {
     Bitmap b = directory_.entries[i];
     if (Refused(b)) {
-      outcome_.notes.push_back("a bitmap that QEMU refuses to load was dropped");
+      outcome_.particulars.push_back("a bitmap that QEMU refuses to load was dropped");
       ++outcome_.changes;
       return FreeBitmap(b);
     }
@@ -174,7 +174,7 @@ class BitmapRepair {
     EncodeHeader(header, cluster);
     RewriteExtensions(image_.extensions, cluster,
                       [](const Extension& e) { return e.type != kExtBitmaps; });
-    outcome_.notes.push_back("the list of persistent bitmaps was dropped: the next backup has to "
+    outcome_.particulars.push_back("the list of persistent bitmaps was dropped: the next backup has to "
                              "be a full one");
     ++outcome_.changes;
     return editor_.Write(0, cluster);

@@ -6,7 +6,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <unordered_map>
 
+#include "formats/qcow2/metadata.h"
 #include "repair/qcow2/passes.h"
 #include "repair/qcow2/superseded.h"
 
@@ -31,7 +33,7 @@ class Rebuild {
                  WantedAny(context_.report, context_.options, kTableProblems);
     IMG_RETURN_IF_ERROR(whole ? RebuildTable() : RebuildBlocks());
     if (outcome_.orphans.kept > 0) {
-      outcome_.notes.push_back(
+      outcome_.particulars.push_back(
           fmt::format("{} clusters that nothing refers to hold data: counted as in use, so that "
                       "they are not overwritten",
                       outcome_.orphans.kept));
@@ -41,8 +43,12 @@ class Rebuild {
 
  private:
   // The count that cluster `c` shall have: its references, or one for data that nobody claims.
+  // Structures that are being replaced have none.
   Result<uint64_t> Wanted(uint64_t c) {
     uint64_t count = state_.claims().Count(c);
+    if (auto old = replaced_.find(c); old != replaced_.end()) {
+      return count - std::min(count, old->second);
+    }
     if (count != 0 || c >= state_.claims().clusters()) return count;
     IMG_ASSIGN_OR_RETURN(auto content, judge_.Judge(c));
     bool keep = content == OrphanJudge::Content::kValuable ||
@@ -119,7 +125,17 @@ class Rebuild {
     return order;
   }
 
+  // The old table and its blocks, as far as the check counted them.
+  void FindReplaced() {
+    ForEachMeta(image_, [&](const MetaRegion& region) {
+      if (region.kind != MetaKind::kRefcountTable && region.kind != MetaKind::kRefcountBlock) return;
+      uint64_t last = (region.host.end() - 1) >> g_.cluster_bits;
+      for (uint64_t c = region.host.offset.value >> g_.cluster_bits; c <= last; ++c) ++replaced_[c];
+    });
+  }
+
   Status RebuildTable() {
+    FindReplaced();
     unsigned order = WantedOrder();
     uint64_t entries = g_.cluster_size * 8 >> order;
     uint64_t end = editor_.end() >> g_.cluster_bits;  // first cluster behind everything
@@ -183,6 +199,7 @@ class Rebuild {
   Editor editor_;
   OrphanJudge judge_;
   PassOutcome outcome_;
+  std::unordered_map<uint64_t, uint64_t> replaced_;  // references to old structures, by cluster
 };
 
 }  // namespace

@@ -55,7 +55,7 @@ class SnapshotRepair {
       }
       at = AlignUp(at + entry->length, 8);
       end_ = at;
-      outcome_.notes.push_back("a snapshot that the header no longer counted is listed again");
+      outcome_.particulars.push_back("a snapshot that the header no longer counted is listed again");
       entries_.push_back(std::move(*entry));
       ++outcome_.changes;
     }
@@ -138,7 +138,7 @@ class SnapshotRepair {
       s.id = NextId();
       s.name = fmt::format("recovered-{}", s.id);
       PutExtra(&s, image_.header.size);
-      outcome_.notes.push_back(
+      outcome_.particulars.push_back(
           fmt::format("an L1 table that nothing listed is now snapshot {}", s.name));
       entries_.push_back(std::move(s));
     }

@@ -8,6 +8,7 @@
 
 #include "base/text.h"
 #include "tools/common/exit_codes.h"
+#include "tools/common/markdown.h"
 
 namespace imgfsck {
 namespace {
@@ -238,7 +239,6 @@ class Interpreter {
     missing(!raw_.report_file.empty(), "--report");
     missing(!raw_.relink.empty(), "--relink");
     missing(!o_.donor.empty(), "--donor");
-    missing(!o_.db.empty(), "--db");
     missing(!o_.plan.empty(), "--plan");
     missing(!o_.apply.empty(), "--apply");
     missing(!o_.output.empty(), "--output");
@@ -285,16 +285,7 @@ std::string ImgfsckOptionsMarkdown() {
   ImgfsckOptions options;
   Raw raw;
   Declare(app, options, raw);
-  std::string text = "# imgfsck\n\n" + std::string(kDescription) +
-                     "\n\n| option | meaning |\n| --- | --- |\n";
-  for (const CLI::Option* option : app.get_options()) {
-    std::string type = option->get_type_size() > 0 && !option->get_positional()
-                           ? " " + option->get_type_name()
-                           : "";
-    text += fmt::format("| `{}{}` | {} |\n", option->get_name(false, true), type,
-                        option->get_description());
-  }
-  return text + "\n" + kFooter + "\n";
+  return OptionsMarkdown(app, kDescription, kFooter);
 }
 
 }  // namespace imgfsck

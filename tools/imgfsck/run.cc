@@ -10,6 +10,7 @@
 
 #include "base/interrupt.h"
 #include "io/lock.h"
+#include "model/live_model.h"
 #include "repair/engine.h"
 #include "repair/transaction.h"
 #include "report/json.h"
@@ -26,8 +27,9 @@ std::string_view ModeName(RepairMode mode) {
 
 class Runner {
  public:
-  Runner(const std::string& path, const ImgfsckOptions& options, Progress& progress)
-      : path_(path), options_(options), progress_(progress) {
+  Runner(const std::string& path, const ImgfsckOptions& options, Progress& progress,
+         DatabaseFile* database)
+      : path_(path), options_(options), progress_(progress), database_(database) {
     result_.path = path;
   }
 
@@ -167,6 +169,9 @@ class Runner {
       } else if (run.outcome.changes > 0) {
         summary.done.push_back(std::string(run.sentence));
       }
+      if (!run.dropped) {
+        for (const std::string& done : run.outcome.particulars) summary.done.push_back(done);
+      }
       for (const std::string& note : run.outcome.notes) {
         if (std::ranges::find(summary.refused, note) == summary.refused.end()) {
           summary.refused.push_back(note);
@@ -204,9 +209,27 @@ class Runner {
     return Ok();
   }
 
+  Status WriteDatabase() {
+    if (database_ == nullptr || !result_.before) return Ok();
+    const CheckReport& report = report_ ? *report_ : plan_->Final();
+    ModelSource source;
+    source.rows = report.rows.get();
+    source.findings = [&]() -> Result<const Findings*> { return &report.findings; };
+    source.refcounts =
+        [&](const RowQuery& query) -> Result<std::unique_ptr<RowCursor<RefcountRow>>> {
+      return report.refcounts ? report.refcounts(query) : nullptr;
+    };
+    static int64_t next_id = 1;
+    source.image_id = next_id++;
+    if (source.rows == nullptr) return Ok();
+    return database_->Add(source);
+  }
+
   int Finish() {
     if (!result_.error) {
-      if (Status status = WriteLostMap(); !status) result_.error = status.error();
+      for (Status status : {WriteLostMap(), WriteDatabase()}) {
+        if (!status && !result_.error) result_.error = status.error();
+      }
     }
     bool acted = !options_.rollback.empty() || options_.recover;
     if (result_.error && result_.error->code == ErrorCode::kInterrupted) {
@@ -237,6 +260,7 @@ class Runner {
   const std::string& path_;
   const ImgfsckOptions& options_;
   Progress& progress_;
+  DatabaseFile* database_;
   OpenedImage image_;
   std::optional<CheckReport> report_;
   std::optional<Plan> plan_;
@@ -246,8 +270,9 @@ class Runner {
 
 }  // namespace
 
-int RunOnImage(const std::string& path, const ImgfsckOptions& options, Progress& progress) {
-  return Runner(path, options, progress).Run();
+int RunOnImage(const std::string& path, const ImgfsckOptions& options, Progress& progress,
+               DatabaseFile* database) {
+  return Runner(path, options, progress, database).Run();
 }
 
 }  // namespace imgfsck
