@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/imgdump/options.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+
+#include "base/text.h"
+#include "tools/common/exit_codes.h"
+#include "tools/common/markdown.h"
+
+namespace imgfsck {
+namespace {
+
+constexpr const char* kDescription =
+    "Shows everything that is in a virtual-disk image, damaged or not. Never writes to it.";
+constexpr const char* kFooter =
+    "Exit status: 0 shown, also of a damaged image; 8 could not do it, 16 usage, 32 stopped by a "
+    "signal.";
+
+struct Raw {
+  std::string mode = "table", metadata, diff;
+  bool chain = false;
+};
+
+void Declare(CLI::App& app, ImgdumpOptions& o, Raw& raw) {
+  app.add_option("IMAGE", o.image, "Image file or block device");
+  app.add_flag("--json", o.json, "The page, or with --map the map, as JSON");
+  app.add_flag("--sql", o.sql, "The whole model as an SQL script");
+  app.add_option("--db", o.db, "The whole model into a new SQLite file")->type_name("FILE");
+  app.add_option("--query", o.queries, "Run SQL on the live model; may be repeated")
+      ->type_name("SQL")
+      ->allow_extra_args(false);
+  app.add_option("--mode", raw.mode, "How --query prints")->type_name("table|csv|json|jsonl");
+  app.add_flag("--map", o.map, "The guest-to-host map, in qemu-img map's shape");
+  app.add_option("--snapshot", o.snapshot, "With --map: that snapshot's view")
+      ->type_name("NAME|ID");
+  app.add_option("--hex", o.hex, "Annotated hexdump of one structure (header, l1, l2[0], ...)")
+      ->type_name("STRUCTURE");
+  app.add_flag("--deep", o.deep, "Findings of a deep check in the model");
+  app.add_option("--threads", o.threads, "Threads (default: all cores)")->type_name("N");
+  app.add_option("--format", o.format, "Take the image to be of this format")->type_name("FORMAT");
+  app.add_option("--bad-map", o.bad_map, "A ddrescue map of what the medium could not read")
+      ->type_name("FILE");
+  app.add_option("--metadata", raw.metadata, "A copy without guest data")->type_name("FILE");
+  app.add_option("--diff", raw.diff, "Compare with another image")->type_name("IMAGE");
+  app.add_flag("--chain", raw.chain, "With --map: what the backing files have, too");
+  app.set_version_flag("--version", std::string("imgdump ") + IMGFSCK_VERSION);
+  app.footer(kFooter);
+}
+
+std::optional<std::string> Interpret(const Raw& raw, ImgdumpOptions* o) {
+  auto mode = ParseQueryMode(raw.mode);
+  if (!mode) return "--mode takes table, csv, json or jsonl";
+  o->mode = *mode;
+  if (o->image.empty()) return "no image given";
+  int actions = o->map + o->sql + !o->db.empty() + !o->queries.empty() + !o->hex.empty();
+  if (actions > 1) return "--map, --sql, --db, --query and --hex exclude one another";
+  if (!o->snapshot.empty() && !o->map) return "--snapshot goes with --map";
+  if (!raw.metadata.empty()) return "--metadata is not available in this version";
+  if (!raw.diff.empty()) return "--diff is not available in this version";
+  if (raw.chain) return "--chain is not available in this version";
+  return std::nullopt;
+}
+
+}  // namespace
+
+ParsedImgdump ParseImgdump(std::vector<std::string> arguments) {
+  ParsedImgdump parsed;
+  auto usage = [&](const std::string& text) {
+    parsed.exit_code = kExitUsage;
+    parsed.text = fmt::format("imgdump: {}\nimgdump --help lists the options", Printable(text));
+    return parsed;
+  };
+  CLI::App app(kDescription, "imgdump");
+  Raw raw;
+  Declare(app, parsed.options, raw);
+  std::reverse(arguments.begin(), arguments.end());
+  try {
+    app.parse(arguments);
+  } catch (const CLI::CallForHelp&) {
+    parsed.exit_code = kExitClean;
+    parsed.text = app.help();
+    return parsed;
+  } catch (const CLI::CallForVersion&) {
+    parsed.exit_code = kExitClean;
+    parsed.text = std::string("imgdump ") + IMGFSCK_VERSION;
+    return parsed;
+  } catch (const CLI::ParseError& error) {
+    return usage(error.what());
+  }
+  if (auto error = Interpret(raw, &parsed.options)) return usage(*error);
+  return parsed;
+}
+
+std::string ImgdumpOptionsMarkdown() {
+  CLI::App app(kDescription, "imgdump");
+  ImgdumpOptions options;
+  Raw raw;
+  Declare(app, options, raw);
+  return OptionsMarkdown(app, kDescription, kFooter);
+}
+
+}  // namespace imgfsck
