@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "formats/cow/driver.h"
 #include "formats/format.h"
 #include "formats/qcow1/driver.h"
 #include "formats/qcow2/format.h"
@@ -17,6 +18,7 @@ constexpr std::array kFormats = {
     &kQcow2Format,
     &qcow1::kFormat,
     &vhd::kFormat,
+    &cow::kFormat,
     &kRawFormat,
 };
 

@@ -15,6 +15,7 @@
 #include "io/sha256.h"
 #include "repair/guest_compare.h"
 #include "repair/judge.h"
+#include "repair/qcow1/repairer.h"
 #include "repair/qcow2/repairer.h"
 
 namespace imgfsck {
@@ -22,6 +23,7 @@ namespace {
 
 constexpr std::array kRepairers = {
     &kQcow2Repairer,
+    &kQcow1Repairer,
 };
 
 constexpr int kMostRounds = 8;  // over all passes; each brings to light what the last one mended

@@ -50,7 +50,7 @@ ProbeScore Probe(const ByteSource& source) {
               h.l1_table_offset < source.Size() && GeometryOf(h).l1_entries <= kMaxL1Entries;
   bool later_version = h.magic == kMagic && (h.version == 2 || h.version == 3);
   if (!rest || later_version) return ProbeScore::kNo;
-  if (h.magic == kMagic) return ProbeScore::kHeaderDamaged;
+  if (h.magic == kMagic) return ProbeScore::kLikely;  // more than qcow2 can say of it
   return h.version == kVersion ? ProbeScore::kHeaderDamaged : ProbeScore::kNo;
 }
 

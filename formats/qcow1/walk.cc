@@ -38,7 +38,11 @@ Extent ExtentWalker::Mapped(uint64_t cluster_end) {
 Result<bool> ExtentWalker::Next(Extent* extent) {
   if (at_ >= end_) return false;
   const Geometry& g = image_.geometry;
-  if (!image_.walkable || slot_ >= image_.l1.size()) {
+  if (!image_.walkable || !image_.l1_clear) {
+    *extent = Unmapped(end_, kMappingDamaged);
+    return true;
+  }
+  if (slot_ >= image_.l1.size()) {
     *extent = Unmapped(end_, 0);
     return true;
   }

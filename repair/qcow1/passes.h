@@ -17,6 +17,7 @@ Result<PassOutcome> RepairLength(const PassContext& context);       // rows 15, 
 Result<PassOutcome> RepairL2Entries(const PassContext& context);    // rows 18, 19, 24–26, 28, 29
 Result<PassOutcome> RelinkTables(const PassContext& context);       // row 38
 Result<PassOutcome> RepairXenChecksum(const PassContext& context);  // row 37
+Result<PassOutcome> ExportOrphans(const PassContext& context);      // --orphans dir:PATH
 Result<PassOutcome> Rewrite(const PassContext& context);            // rows 30, 33
 
 }  // namespace imgfsck::qcow1

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The order of the passes: what makes more of the image readable comes first; shared bytes are
 // separated before anything changes a table that they may lie in.
-#include "repair/qcow1/repair.h"
+#include "repair/qcow1/repairer.h"
 
 #include "repair/qcow1/passes.h"
 
@@ -19,6 +19,11 @@ bool RewriteWanted(const CheckReport& report, const RepairOptions& options) {
     if (options.also_fix.contains(problem) && report.findings.Has(problem)) return true;
   }
   return false;
+}
+
+bool ExportWanted(const CheckReport& report, const RepairOptions& options) {
+  return options.orphans == OrphanPolicy::kDirectory &&
+         (report.findings.Has(Problem::kQcowWaste) || report.findings.Has(Problem::kQcowL2Orphan));
 }
 
 using enum Problem;
@@ -50,6 +55,7 @@ constexpr Pass kPasses[] = {
      qcow1::RelinkTables},
     {"xen-checksum", 90, "recomputes the checksum of the top table", Wanted<kQcowXenCksum>,
      qcow1::RepairXenChecksum},
+    {"orphans", 92, "hands over what nothing refers to", ExportWanted, qcow1::ExportOrphans},
     {"rewrite", 95, "writes the image anew", RewriteWanted, qcow1::Rewrite},
 };
 
