@@ -13,7 +13,7 @@ constexpr std::initializer_list<Problem> kProblems = {
     Problem::kQcow2L2EntryReserved,  Problem::kQcow2L2EntryUnaligned,
     Problem::kQcow2L2EntryPastEof,   Problem::kQcow2ComprPastEof,
     Problem::kQcow2ComprUndecodable, Problem::kQcow2ComprDataFile,
-    Problem::kQcow2L2ZeroFlagV2,     Problem::kQcow2Extl2BothBits,
+    Problem::kQcow2Extl2BothBits,
     Problem::kQcow2Extl2AllocNoHost, Problem::kQcow2Extl2ComprBitmap,
     Problem::kQcow2DatafileOffset,   Problem::kQcow2SnapL2Structure};
 
@@ -104,9 +104,6 @@ class DropMappings {
       return Fate::kKeep;
     }
     uint64_t host = entry->host();
-    if (!image_.header.is_v3() && entry->zero_flag() && May(Problem::kQcow2L2ZeroFlagV2)) {
-      return Fate::kZeroed;
-    }
     if (image_.has_data_file()) {
       bool allocated = host != 0 || entry->copied();
       if (!allocated || host == guest || !May(Problem::kQcow2DatafileOffset)) return Fate::kKeep;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Single header fields and extension records whose right value follows from the rest of the image.
 #include <algorithm>
+#include <optional>
 
 #include "analyzers/qcow2/entry_rules.h"
 #include "formats/common/deflate.h"
@@ -18,6 +19,8 @@ constexpr std::initializer_list<Problem> kProblems = {
     Problem::kQcow2HdrRawNoDatafile,   Problem::kQcow2HdrRawBacking,
     Problem::kQcow2SnapTableUnaligned, Problem::kQcow2BitmapAutoOrphan,
     Problem::kQcow2L1Short,            Problem::kQcow2L1Cap,
+    Problem::kQcow2L1Unaligned,        Problem::kQcow2L1PastEof,
+    Problem::kQcow2L1OffsetZero,
     Problem::kQcow2SnapOffsetStale};
 
 class HeaderRepair {
@@ -130,11 +133,33 @@ class HeaderRepair {
       header_.snapshots_offset = 0;
     }
     uint64_t needed = image_.L1Min(0);
+    if (image_.active.entries == 0 && needed > 0) FindLostL1(needed);
     // The table's clusters hold what the disk needs: the number of entries was damaged.
     if ((Should(Problem::kQcow2L1Short) || Should(Problem::kQcow2L1Cap)) &&
         image_.active.entries >= needed && needed > 0) {
       header_.l1_size = static_cast<uint32_t>(needed);
     }
+  }
+
+  // The one L1 table in the file that is counted and that nobody refers to.
+  void FindLostL1(uint64_t needed) {
+    if (!Should(Problem::kQcow2L1Unaligned) && !Should(Problem::kQcow2L1PastEof) &&
+        !Should(Problem::kQcow2L1OffsetZero)) {
+      return;
+    }
+    std::optional<uint64_t> found;
+    for (const Finding& f : context_.report.findings.kept()) {
+      if (f.problem != Problem::kQcow2SnapOrphanL1 || !f.host) continue;
+      if (found || needed * 8 > f.host->length) {
+        outcome_.notes.push_back("the lost L1 table cannot be told from others: left");
+        return;
+      }
+      found = f.host->offset.value;
+    }
+    if (!found) return;
+    header_.l1_table_offset = *found;
+    header_.l1_size = static_cast<uint32_t>(std::max<uint64_t>(needed, 1));
+    outcome_.particulars.push_back("the lost L1 table was found in the file and linked again");
   }
 
   const PassContext& context_;

@@ -27,6 +27,7 @@ class SnapshotRepair {
   Result<PassOutcome> Run() {
     FindHidden();
     MendEntries();
+    RelinkTable();
     DropPhantoms();
     MendIds();
     AttachOrphans();
@@ -95,9 +96,45 @@ class SnapshotRepair {
     while (!entries_.empty()) {
       const Snapshot& s = entries_.back();
       if (!s.id.empty() || !s.name.empty() || s.l1_table_offset != 0) break;
+      DeclareLayer(entries_.size());
       entries_.pop_back();
       ++outcome_.changes;
     }
+  }
+
+  // A layer that is no longer there under its name.
+  void DeclareLayer(size_t layer) {
+    if (layer >= image_.LayerCount()) return;
+    outcome_.changed.push_back(
+        {image_.LayerName(layer), MakeGuestRange(0, image_.LayerSize(layer))});
+  }
+
+  std::vector<uint64_t> OrphanTables() const {
+    std::vector<uint64_t> found;
+    for (const Finding& f : context_.report.findings.kept()) {
+      if (f.problem == Problem::kQcow2SnapOrphanL1 && f.host) found.push_back(f.host->offset.value);
+    }
+    return found;
+  }
+
+  // One snapshot whose table cannot be reached, and one table that nothing reaches.
+  void RelinkTable() {
+    std::vector<uint64_t> orphans = OrphanTables();
+    std::vector<size_t> lost;
+    for (size_t i = 0; i < image_.snapshot_l1.size(); ++i) {
+      if (image_.snapshot_l1[i].entries == 0 && image_.L1Min(i + 1) > 0) lost.push_back(i);
+    }
+    if (orphans.size() != 1 || lost.size() != 1 || !Should(Problem::kQcow2SnapOrphanL1)) return;
+    uint64_t needed = image_.L1Min(lost[0] + 1);
+    if (needed * 8 > image_.geometry.cluster_size) return;
+    Snapshot& s = entries_[lost[0]];
+    s.l1_table_offset = orphans[0];
+    if (s.l1_size < needed || uint64_t{s.l1_size} * 8 > image_.geometry.cluster_size) {
+      s.l1_size = static_cast<uint32_t>(needed);
+    }
+    DeclareLayer(lost[0] + 1);
+    outcome_.particulars.push_back("a snapshot's lost L1 table was found and linked again");
+    ++outcome_.changes;
   }
 
   std::string NextId() const {
@@ -117,6 +154,7 @@ class SnapshotRepair {
       bool mend = entries_[i].id.empty() ? Should(Problem::kQcow2SnapIdEmpty)
                                          : twin && Should(Problem::kQcow2SnapIdDuplicate);
       if (!mend) continue;
+      DeclareLayer(i + 1);
       entries_[i].id = NextId();
       ++outcome_.changes;
     }
@@ -124,14 +162,14 @@ class SnapshotRepair {
 
   // L1 tables that are counted, lead to counted tables and belong to nobody.
   void AttachOrphans() {
-    if (!Should(Problem::kQcow2SnapOrphanL1) || image_.has_data_file()) return;
-    for (const Finding& f : context_.report.findings.kept()) {
-      if (f.problem != Problem::kQcow2SnapOrphanL1 || !f.host) continue;
-      uint64_t offset = f.host->offset.value;
+    // While the active disk's own table is missing, an orphan may be that.
+    bool active_lost = image_.active.entries == 0 && image_.L1Min(0) > 0;
+    if (!Should(Problem::kQcow2SnapOrphanL1) || image_.has_data_file() || active_lost) return;
+    for (uint64_t offset : OrphanTables()) {
       bool listed = std::ranges::any_of(
           entries_, [&](const Snapshot& s) { return s.l1_table_offset == offset; });
       uint64_t needed = image_.L1Min(0);
-      if (listed || needed * 8 > f.host->length) continue;
+      if (listed || needed * 8 > image_.geometry.cluster_size) continue;
       Snapshot s;
       s.l1_table_offset = offset;
       s.l1_size = static_cast<uint32_t>(needed);
