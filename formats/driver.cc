@@ -22,6 +22,7 @@ Status Driver::Zero(uint64_t, uint64_t) { return Unsupported(format(), "zeroing"
 Status Driver::Discard(uint64_t, uint64_t) { return Unsupported(format(), "discarding"); }
 Status Driver::Flush() { return Ok(); }
 Status Driver::Resize(uint64_t) { return Unsupported(format(), "resizing"); }
+Status Driver::Empty() { return Unsupported(format(), "emptying an image"); }
 Status Driver::SetBacking(const std::optional<BackingReference>&) {
   return Unsupported(format(), "backing files");
 }

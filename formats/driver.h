@@ -87,6 +87,7 @@ class Driver {
   virtual Status Flush();                                        // durable, metadata included
   virtual Status Close() { return Flush(); }                     // clean end; then only destruction
   virtual Status Resize(uint64_t virtual_size);
+  virtual Status Empty();  // every range unallocated again: what a commit leaves of an overlay
   virtual Status SetBacking(const std::optional<BackingReference>& backing);  // header only
 
   virtual std::vector<SnapshotInfo> Snapshots() const { return {}; }
