@@ -3,6 +3,7 @@
 
 #include <array>
 
+#include "formats/qcow2/driver.h"
 #include "formats/qcow2/image.h"
 #include "formats/qcow2/rows.h"
 
@@ -26,7 +27,13 @@ Result<std::unique_ptr<ImageRows>> Inspect(const ByteSource& source, const std::
 
 }  // namespace
 
-const Format kQcow2Format{
-    "qcow2", {}, "QEMU copy-on-write, versions 2 and 3", Probe, Inspect, nullptr, nullptr, {}};
+const Format kQcow2Format{"qcow2",
+                          {},
+                          "QEMU copy-on-write, versions 2 and 3",
+                          Probe,
+                          Inspect,
+                          qcow2::OpenDriver,
+                          qcow2::CreateImage,
+                          qcow2::CreateOptionHelp()};
 
 }  // namespace imgfsck
