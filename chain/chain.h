@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// An image with its backing files, as the one disk that a guest sees. Formats never open another
+// file; what they need is opened here, through the gate.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "chain/gate.h"
+#include "formats/format.h"
+#include "io/lock.h"
+
+namespace imgfsck {
+
+struct ChainOptions {
+  std::string format;     // of the image itself; empty: by its content
+  bool writable = false;  // the image itself; backing files never are
+  bool backing = true;    // false: an image with a backing file is refused
+  bool lock = true;       // hold QEMU's locks while writing
+  std::string passphrase, snapshot;
+  std::string size_policy = "auto";
+};
+
+// One image of a chain.
+struct ChainLayer {
+  std::string path;
+  const Format* format = nullptr;
+  std::unique_ptr<FileSource> source;       // open for reading…
+  std::unique_ptr<FileStore> store;         // …or for writing
+  std::unique_ptr<FileSource> data_source;  // external data file
+  std::unique_ptr<FileStore> data_store;
+  std::unique_ptr<ImageLock> lock;
+  std::unique_ptr<Driver> driver;  // goes first
+  const ByteSource& file() const {
+    return store ? static_cast<const ByteSource&>(*store) : *source;
+  }
+  int fd() const { return store ? store->fd() : source->fd(); }
+};
+
+// Where a run of guest bytes comes from.
+struct ChainStatus {
+  BlockStatus status;  // unallocated: no layer has it
+  size_t depth = 0;    // the layer that decides; 0 is the image itself
+};
+
+class Chain {
+ public:
+  // kInvalid when the format is not recognised, a chain bites its tail or is too long.
+  static Result<std::unique_ptr<Chain>> Open(const std::string& path, const ChainOptions& options);
+  ~Chain();
+
+  // The disk as a whole: its StatusAt() answers for all layers together.
+  Driver& driver() { return *composed_; }
+  const std::vector<std::unique_ptr<ChainLayer>>& layers() const { return layers_; }
+  Result<ChainStatus> StatusAt(uint64_t offset, uint64_t limit);
+
+  // A base without overlay, for rebase: the layers that `reference` of an image at `image_path`
+  // leads to.
+  static Result<std::unique_ptr<Chain>> OpenBacking(const std::string& image_path,
+                                                    const BackingReference& reference,
+                                                    const ChainOptions& options);
+
+ private:
+  Chain() = default;
+  Status Add(const std::string& path, const std::string& format, bool named,
+             const ChainOptions& options);
+  Status Follow(const ChainOptions& options);
+  Status CheckNew(const ChainLayer& layer);
+  std::vector<std::unique_ptr<ChainLayer>> layers_;
+  std::unique_ptr<Driver> composed_;
+};
+
+}  // namespace imgfsck
