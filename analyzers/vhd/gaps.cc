@@ -95,6 +95,7 @@ Status JudgeGaps(const CheckOptions& options, CheckState* state, Findings* out) 
     Finding f = At(Problem::kVhdBatLeakedSpace, "file", at, next - at, ContentText(image, gap));
     uint64_t blocks = gap.host.length / image.BlockLength();
     f.count = std::max<uint64_t>(blocks, 1);
+    if (gap.content == Content::kData) f.repair = RepairClass::kNone;
     out->Add(std::move(f));
   };
   size_t region = 0;

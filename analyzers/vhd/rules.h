@@ -31,7 +31,4 @@ inline uint64_t FooterAt(const Image& image) {
   return image.footer_from.origin == Origin::kCopy ? 0 : image.trailing.offset;
 }
 
-// The part of block `index` that belongs to the disk; empty past its end.
-GuestRange GuestOf(const Image& image, uint64_t index);
-
 }  // namespace imgfsck::vhd

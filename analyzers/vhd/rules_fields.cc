@@ -110,7 +110,10 @@ void JudgeFooterFields(const Image& image, Findings* out) {
     add(Problem::kVhdFooterVersion, footer_at::kVersion, 4, Hex(f.version));
   }
   if ((f.features & kFeatureReserved) == 0 || (f.features & ~3u) != 0) {
-    add(Problem::kVhdFooterFeatures, footer_at::kFeatures, 4, Hex(f.features));
+    Finding finding = At(Problem::kVhdFooterFeatures, "footer",
+                         FooterAt(image) + footer_at::kFeatures, 4, Hex(f.features));
+    if ((f.features & kFeatureReserved) != 0) finding.repair = RepairClass::kNone;
+    out->Add(std::move(finding));
   }
   if ((f.features & kFeatureTemporary) != 0) add(Problem::kVhdTemporary, footer_at::kFeatures, 4);
   JudgeType(image, add);

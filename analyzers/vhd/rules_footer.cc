@@ -144,6 +144,10 @@ void JudgeMismatch(const Image& image, Findings* out) {
     f.severity = Severity::kCorruption;
     f.repair = RepairClass::kAll;
     f.effect = Effect::kWrong;
+    // Which is right about the header's place is seen there.
+    bool proven = grave == "data_offset" && image.header_state == SlotState::kSound &&
+                  (a.data_offset == image.header_offset || b.data_offset == image.header_offset);
+    if (proven) f.repair = RepairClass::kSafe;
   }
   out->Add(std::move(f));
 }

@@ -100,6 +100,7 @@ void JudgeEntries(const Image& image, const Adder& add) {
       f.severity = Severity::kWarning;  // whoever goes by the geometry never gets there
       f.repair = RepairClass::kNone;
     }
+    if (image.VirtualSize() / kSectorSize > kMaxSectors) f.repair = RepairClass::kNone;
     add.out->Add(std::move(f));
   } else if (has > needed + 1) {
     add(Problem::kVhdDynMaxEntriesExcess, header_at::kMaxEntries, 4, text);

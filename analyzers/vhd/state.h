@@ -49,6 +49,12 @@ inline const CheckState& StateOf(const CheckReport& report) {
   return *static_cast<const CheckState*>(report.detail.get());
 }
 
+// The part of block `index` that belongs to the disk; empty past its end.
+GuestRange GuestOf(const Image& image, uint64_t index);
+
+// How many of its two neighbours in the table a block also neighbours in the file: 0 to 2.
+int NeighbourFit(const Image& image, const Block& block);
+
 // What [host) holds; `image` for its unique id. Reads all of it but holes.
 Content ClassifyContent(const Image& image, HostRange host);
 

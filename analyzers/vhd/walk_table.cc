@@ -18,6 +18,17 @@ GuestRange GuestOf(const Image& image, uint64_t index) {
   return MakeGuestRange(begin, std::min(image.block_size, size - begin));
 }
 
+int NeighbourFit(const Image& image, const Block& block) {
+  uint64_t sectors = image.BlockLength() / kSectorSize;
+  int fit = 0;
+  for (int step : {-1, 1}) {
+    if (step < 0 && block.index == 0) continue;
+    auto near = BatEntryAt(*image.source, image, block.index + static_cast<uint64_t>(step));
+    fit += near && *near == block.sector + static_cast<uint64_t>(step) * sectors;
+  }
+  return fit;
+}
+
 namespace {
 
 class TableWalk {
@@ -77,6 +88,7 @@ class TableWalk {
   // A hole in the table: entries that name the footer copy.
   void JudgeZeros(uint64_t first, uint64_t count) {
     Finding f = EntryFinding(Problem::kVhdBatEntryInMetadata, first, count, "in footer-copy");
+    f.repair = RepairClass::kAll;
     f.also.push_back({"", std::nullopt, "footer-copy"});
     report_->counts.allocated_clusters += first < needed_ ? std::min(count, needed_ - first) : 0;
     out_->Add(std::move(f));
@@ -107,6 +119,8 @@ class TableWalk {
     if (const MetaRegion* region = MetadataUnder(start)) {
       Finding f = EntryFinding(Problem::kVhdBatEntryInMetadata, index, 1, "in " + region->name);
       f.also.push_back({"", std::nullopt, region->name});
+      // No program ever puts a block there: an entry that was wiped, with nothing worth a copy.
+      if (sector == 0) f.repair = RepairClass::kAll;
       out_->Add(std::move(f));
       return;
     }
@@ -144,19 +158,6 @@ class TableWalk {
     out_->Add(std::move(f));
   }
 
-  // How many of its two neighbours in the table a block also neighbours in the file.
-  int Fit(const Block& block) const {
-    uint64_t sectors = image_.BlockLength() / kSectorSize;
-    int fit = 0;
-    for (int step : {-1, 1}) {
-      if (step < 0 && block.index == 0) continue;
-      auto near = BatEntryAt(*image_.source, image_, block.index + static_cast<uint64_t>(step));
-      uint64_t expected = block.sector + static_cast<uint64_t>(step) * sectors;
-      fit += near && *near == expected;
-    }
-    return fit;
-  }
-
   void AddConflict(Problem problem, const Block& block, const Block& other) {
     if (!out_->WouldKeep(problem)) {
       out_->AddBare(problem, 1);
@@ -169,7 +170,7 @@ class TableWalk {
     Claimant claimant{std::string(kActiveLayer), std::nullopt, fmt::format("bat[{}]", other.index)};
     if (GuestRange guest = GuestOf(image_, other.index); guest.length > 0) claimant.guest = guest;
     f.also.push_back(std::move(claimant));
-    int mine = Fit(block), theirs = Fit(other);
+    int mine = NeighbourFit(image_, block), theirs = NeighbourFit(image_, other);
     if (mine != theirs) {
       f.evidence = fmt::format("block {} lies next to its neighbours, block {} does not",
                                mine > theirs ? block.index : other.index,

@@ -22,9 +22,10 @@ uint32_t FlagsOf(const Image& image, uint64_t start) {
 
 class SparseMappings : public RowCursor<MappingRow> {
  public:
-  SparseMappings(const Image& image, const RowQuery& query)
+  SparseMappings(const Image& image, const RowQuery& query, Reader reader)
       : image_(image),
         query_(query),
+        ignore_bitmaps_(reader == Reader::kQemu && image.kind == Kind::kDynamic),
         size_(std::min(image.VirtualSize(), query.guest_end)),
         at_(AlignDown(std::min(query.guest_begin, size_), image.block_size)),
         reader_(image, at_ / image.block_size, DivRoundUp(size_, image.block_size)) {
@@ -73,11 +74,11 @@ class SparseMappings : public RowCursor<MappingRow> {
 
   void AllocatedBlock(uint64_t start, uint64_t length, std::vector<MappingRow>* batch) {
     bitmap_.resize(image_.bitmap_bytes);
-    ReadTolerant(*image_.source, start, bitmap_, &unreadable_);
+    if (!ignore_bitmaps_) ReadTolerant(*image_.source, start, bitmap_, &unreadable_);
     uint32_t flags = FlagsOf(image_, start);
     uint64_t data = start + image_.bitmap_bytes;
     uint64_t sectors = length / kSectorSize;
-    bool no_bitmap = bitmap_.empty();
+    bool no_bitmap = bitmap_.empty() || ignore_bitmaps_;
     for (uint64_t from = 0; from < sectors;) {
       uint64_t to = no_bitmap ? sectors : BitRunEnd(bitmap_, from, sectors);
       bool written = no_bitmap || BitAt(bitmap_, from);
@@ -108,6 +109,7 @@ class SparseMappings : public RowCursor<MappingRow> {
 
   const Image& image_;
   RowQuery query_;
+  bool ignore_bitmaps_;
   uint64_t size_, at_;
   BatReader reader_;
   BatReader::Run run_;
@@ -221,8 +223,9 @@ uint64_t BitRunEnd(Bytes bitmap, uint64_t from, uint64_t to) {
   return at;
 }
 
-std::unique_ptr<RowCursor<MappingRow>> MappingsOf(const Image& image, const RowQuery& query) {
-  if (image.sparse()) return std::make_unique<SparseMappings>(image, query);
+std::unique_ptr<RowCursor<MappingRow>> MappingsOf(const Image& image, const RowQuery& query,
+                                                  Reader reader) {
+  if (image.sparse()) return std::make_unique<SparseMappings>(image, query, reader);
   return std::make_unique<FixedMappings>(image, query);
 }
 

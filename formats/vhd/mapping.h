@@ -10,7 +10,12 @@
 
 namespace imgfsck::vhd {
 
-std::unique_ptr<RowCursor<MappingRow>> MappingsOf(const Image& image, const RowQuery& query);
+// Who reads: the specification, or QEMU, which does not look at the sector bitmaps of a dynamic disk
+// and takes all stored sectors as written.
+enum class Reader { kSpecification, kQemu };
+
+std::unique_ptr<RowCursor<MappingRow>> MappingsOf(const Image& image, const RowQuery& query,
+                                                  Reader reader = Reader::kSpecification);
 std::unique_ptr<RowCursor<RegionRow>> RegionsOf(const Image& image, const RowQuery& query);
 
 // Bits [from, to) of a sector bitmap: the end of the run of equal bits that starts at `from`.
