@@ -17,6 +17,7 @@
 #include "repair/judge.h"
 #include "repair/qcow1/repairer.h"
 #include "repair/qcow2/repairer.h"
+#include "repair/vhd/repairer.h"
 
 namespace imgfsck {
 namespace {
@@ -24,6 +25,7 @@ namespace {
 constexpr std::array kRepairers = {
     &kQcow2Repairer,
     &kQcow1Repairer,
+    &kVhdRepairer,
 };
 
 constexpr int kMostRounds = 8;  // over all passes; each brings to light what the last one mended

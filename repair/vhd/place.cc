@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+// Puts the trailing footer where it belongs: behind the last block, or behind the data of a fixed
+// disk. Cuts off only what cannot be data, and only when the block table is sound.
+#include <algorithm>
+
+#include "base/checked.h"
+#include "formats/vhd/encode.h"
+#include "formats/vhd/geometry.h"
+#include "repair/vhd/passes.h"
+
+namespace imgfsck::vhd {
+namespace {
+
+constexpr std::initializer_list<Problem> kMended = {
+    Problem::kVhdFooterMissing, Problem::kVhdFooterNotAtEof,      Problem::kVhdFooter511,
+    Problem::kVhdFixedSize,     Problem::kVhdFileLengthUnaligned, Problem::kVhdGeometryExceedsSize};
+
+bool Wanted(const CheckReport& report, const RepairOptions& options) {
+  return WantedAny(report, options, kMended);
+}
+
+class PlacePass {
+ public:
+  explicit PlacePass(const PassContext& context) : editor_(context), image_(editor_.image()) {}
+
+  Result<PassOutcome> Run() {
+    IMG_RETURN_IF_ERROR(image_.sparse() ? Sparse() : Fixed());
+    if (outcome_.changes == 0 && editor_.Asked(Problem::kVhdFooter511)) {
+      ++outcome_.changes;
+      IMG_RETURN_IF_ERROR(editor_.overlay().SetSize(image_.file_size + 1));
+    }
+    return outcome_;
+  }
+
+ private:
+  Status End(const Footer& footer, uint64_t offset) {
+    ++outcome_.changes;
+    return editor_.EndFileWith(footer, offset);
+  }
+
+  bool HoldsNothing(uint64_t from, uint64_t to) const {
+    return from >= to ||
+           ClassifyContent(image_, MakeHostRange(from, to - from)) <= Content::kSuperseded;
+  }
+
+  Status Sparse() {
+    if (editor_.Asked(Problem::kVhdGeometryExceedsSize)) return SparseGeometry();
+    if (!editor_.FooterTrusted() || !editor_.state().table_sound) {
+      outcome_.notes.push_back(
+          "the footer is put to the end of the file once the block table is sound");
+      return Ok();
+    }
+    const uint64_t end = AlignUp(editor_.state().end_of_data, kSectorSize);
+    const bool missing = image_.trailing.state == SlotState::kAbsent;
+    if (missing && editor_.Asked(Problem::kVhdFooterMissing)) {
+      bool cut = HoldsNothing(end, image_.file_size);
+      return End(image_.footer, cut ? end : AlignUp(image_.file_size, kSectorSize));
+    }
+    uint64_t behind = image_.trailing.offset + image_.trailing.length;
+    if (editor_.Asked(Problem::kVhdFooterNotAtEof)) {
+      if (editor_.AskedByName(Problem::kVhdFooterNotAtEof)) return End(image_.footer, end);
+      if (HoldsNothing(behind, image_.file_size)) {
+        return End(image_.footer, image_.trailing.offset);
+      }
+      outcome_.notes.push_back("what follows the footer is kept: it may be a lost block");
+    }
+    if (editor_.Asked(Problem::kVhdFileLengthUnaligned)) return End(image_.footer, end);
+    return Ok();
+  }
+
+  // Readers that go by the size never see the geometry: there it is enough to recompute it.
+  Status SparseGeometry() {
+    Footer footer = image_.footer;
+    uint64_t blocks = DivRoundUp(ChsBytes(footer), image_.block_size);
+    if (CreatorOf(footer.creator_app).qemu_by_chs && blocks <= image_.bat_entries) {
+      footer.current_size = footer.original_size = ChsBytes(footer);
+    } else if (!CreatorOf(footer.creator_app).qemu_by_chs) {
+      footer.geometry = GeometryFor(footer.current_size / kSectorSize);
+    } else {
+      outcome_.notes.push_back("the block table is too short for the geometry of the disk");
+      return Ok();
+    }
+    ++outcome_.changes;
+    return editor_.WriteFooters(footer);
+  }
+
+  Status Fixed() {
+    Footer footer = image_.footer;
+    if (image_.trailing.state == SlotState::kAbsent) {
+      if (!editor_.Asked(Problem::kVhdFooterMissing)) return Ok();
+      outcome_.notes.push_back("footer made up: " + image_.footer_from.evidence);
+      return End(footer, footer.current_size);
+    }
+    if (editor_.Asked(Problem::kVhdGeometryExceedsSize)) {
+      // What lies under the old footer is guest data to those who go by the geometry: it stays.
+      footer.current_size = footer.original_size = ChsBytes(footer);
+      return End(footer, footer.current_size);
+    }
+    if (editor_.Asked(Problem::kVhdFixedSize)) return FixedSize(footer);
+    if (editor_.Asked(Problem::kVhdFooterNotAtEof) &&
+        image_.trailing.offset == footer.current_size) {
+      return End(footer, image_.trailing.offset);
+    }
+    return Ok();
+  }
+
+  Status FixedSize(Footer footer) {
+    const uint64_t payload = image_.trailing.offset, size = footer.current_size;
+    const bool lacks_little = size > payload && size - payload < kDefaultBlockSize;
+    // QEMU shows the footer's bytes to the guest where the disk reaches over it: they stay.
+    if (lacks_little) return End(footer, size);
+    if (size > payload) {
+      outcome_.changed.push_back(OfDisk(MakeGuestRange(payload, size - payload)));
+      outcome_.lost = outcome_.changed;
+    }
+    footer.current_size = payload;
+    if (!IsSaturated(footer.geometry)) footer.geometry = GeometryFor(payload / kSectorSize);
+    ++outcome_.changes;
+    return editor_.WriteFooters(footer);
+  }
+
+  Editor editor_;
+  const Image& image_;
+  PassOutcome outcome_;
+};
+
+Result<PassOutcome> Run(const PassContext& context) { return PlacePass(context).Run(); }
+
+}  // namespace
+
+const Pass kPlacePass{"footer-place", 80, "put the footer to the end of the file", Wanted, Run};
+
+}  // namespace imgfsck::vhd
