@@ -38,9 +38,12 @@ void LoadRefcountTable(Image* image) {
     return;
   }
   uint64_t room = AlignUp(image->file_size, cluster_size) - h.refcount_table_offset;
-  // QEMU refuses more than its limit; a table somewhat larger is still worth reading.
-  uint64_t bytes = std::min({uint64_t{h.refcount_table_clusters} * cluster_size, room,
-                             8 * kMaxRefcountTableBytes});
+  uint64_t bytes = uint64_t{h.refcount_table_clusters} * cluster_size;
+  if (bytes > std::min(room, kMaxRefcountTableBytes)) {
+    // The number cannot be right: take what the file's clusters need.
+    uint64_t blocks = DivRoundUp(image->ClusterCount(), image->geometry.block_entries);
+    bytes = std::min({AlignUp(blocks * 8, cluster_size), room, kMaxRefcountTableBytes});
+  }
   ByteVector raw(bytes);
   ReadTolerant(*image->source, h.refcount_table_offset, raw, &image->unreadable);
   image->refcount_table.resize(bytes / 8);

@@ -61,7 +61,9 @@ class MappingCursor : public RowCursor<MappingRow> {
     }
     if (column_ >= DivRoundUp(size, g_.l2_span)) return false;
     if (column_ >= image_.L1Of(layer_).entries) {  // nothing mapped from here on
-      Unallocated(column_ * g_.l2_span, size);
+      // A table that is missing or too short is damage: no reader returns these bytes.
+      bool lost = image_.L1Of(layer_).entries < image_.L1Min(layer_);
+      Unallocated(column_ * g_.l2_span, size, lost ? kMappingDamaged : 0);
       column_ = DivRoundUp(size, g_.l2_span);
       return true;
     }

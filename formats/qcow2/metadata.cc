@@ -54,9 +54,7 @@ class MetaVisitor {
     Visit(MetaKind::kHeader, 0, cluster_size);
     Visit(MetaKind::kL1, image_.active.offset, image_.active.bytes());
     if (!image_.refcount_table.empty()) {
-      uint64_t bytes = h.refcount_table_clusters * cluster_size;
-      Visit(MetaKind::kRefcountTable, h.refcount_table_offset,
-            RangeFits(h.refcount_table_offset, bytes, limit_) ? bytes : cluster_size);
+      Visit(MetaKind::kRefcountTable, h.refcount_table_offset, image_.refcount_table.size() * 8);
       VisitBlocks();
     }
     Visit(MetaKind::kSnapshotTable, image_.snapshots.offset,
