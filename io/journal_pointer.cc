@@ -90,7 +90,10 @@ Status WriteJournalPointer(const std::string& image_path, const std::string& und
     unlink(unfinished.c_str());
     return status;
   }
-  return SyncDirectoryOf(pointer);
+  status = SyncDirectoryOf(pointer);
+  // A pointer that may not outlive a crash must not outlive its failure either.
+  if (!status) unlink(pointer.c_str());
+  return status;
 }
 
 Result<std::optional<std::string>> ReadJournalPointer(const std::string& image_path) {

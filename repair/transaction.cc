@@ -80,18 +80,20 @@ Error TakeBack(ByteStore& image, UndoRecord& record, const std::string& image_pa
 }
 
 Status Carry(ByteStore& image, UndoRecord& record, const std::string& image_path,
-             const CommitOptions& options) {
+             const CommitOptions& options, std::vector<std::string>* notes) {
   if (auto status = record.WriteNew(image); !status) {
     return TakeBack(image, record, image_path, std::move(status).error());
   }
   IMG_RETURN_IF_ERROR(At(options.at_step, CommitStep::kPatched));
   if (auto status = record.SetState(State::kApplied); !status) {
-    return WithHint(std::move(status).error(),
-                    "; the image is repaired, but its undo record does not say so yet: run "
-                    "imgfsck --recover");
+    return TakeBack(image, record, image_path, std::move(status).error());
   }
   IMG_RETURN_IF_ERROR(At(options.at_step, CommitStep::kApplied));
-  IMG_RETURN_IF_ERROR(RemoveJournalPointer(image_path));
+  if (auto status = RemoveJournalPointer(image_path); !status) {
+    notes->push_back(fmt::format("the repair is complete, but its journal pointer is in the way "
+                                 "({}): should a check call it interrupted, run imgfsck --recover",
+                                 status.error().message));
+  }
   return At(options.at_step, CommitStep::kPointerRemoved);
 }
 
@@ -153,7 +155,7 @@ Result<CommitResult> CommitTo(ByteStore& image, const std::string& image_path,
     return Error(std::move(ready).error());
   }
   IMG_RETURN_IF_ERROR(At(options.at_step, CommitStep::kPointerDurable));
-  IMG_RETURN_IF_ERROR(Carry(image, **record, image_path, options));
+  IMG_RETURN_IF_ERROR(Carry(image, **record, image_path, options, &result.notes));
   record->reset();
   if (options.keep_undo) {
     result.undo_path = undo_path;
