@@ -242,6 +242,11 @@ class Runner {
       PrintMessage("imgfsck", path_, result_.error ? result_.error->message : message_);
       return result_.exit_code;
     }
+    // What failed is for whoever runs the tool, also when results go to a file.
+    if (result_.error) {
+      PrintMessage("imgfsck", path_, result_.error->message);
+      if (!options_.json && !result_.before) return result_.exit_code;
+    }
     ReportOptions report;
     report.max_findings = options_.max_findings;
     report.verbosity = options_.verbosity;
