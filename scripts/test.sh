@@ -27,7 +27,8 @@ done
 scripts/setup.sh --tests
 jobs=$(nproc)
 for preset in release asan; do
-  cmake --preset "$preset" -DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DIMGFSCK_LONG_TESTS=$long >/dev/null
+  cmake --preset "$preset" -DCMAKE_CXX_COMPILER_LAUNCHER=ccache \
+        -DIMGFSCK_TESTS=ON -DIMGFSCK_LONG_TESTS=$long >/dev/null
   cmake --build --preset "$preset" -j "$jobs"
 done
 

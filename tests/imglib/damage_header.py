@@ -186,8 +186,8 @@ def _(p):
 @damage("ext-crypto-unaligned", "ext-crypto-shape", content="luks")
 def _(p):
     """a LUKS header at an offset between clusters"""
-    data = p.extension(EXT_CRYPTO).data
-    p.change_extension(EXT_CRYPTO, (p.luks_offset() + 512).to_bytes(8, "big") + data[8:])
+    moved = (p.luks_offset() + 512).to_bytes(8, "big")
+    p.change_extension(EXT_CRYPTO, moved + p.extension(EXT_CRYPTO).data[8:])
 
 
 @damage("ext-bitmaps-duplicate", "ext-duplicate", content="bitmaps", harmless=True)

@@ -59,7 +59,8 @@ def _(p):
 @damage("l1-entry-duplicate", "l1-entry-duplicate")
 def _(p):
     """two L1 entries with one L2 table"""
-    (first, _), (second, _) = p.random.sample(p.used_l1(), 2)
+    first, table = p.choose(p.used_l1(), "L2 table")
+    second, _ = p.choose(((i, t) for i, t in p.used_l1() if t != table), "second L2 table")
     p.put_uint(p.l1_place(second), 8, p.l1()[first])
 
 
@@ -163,7 +164,7 @@ def _(p):
     p.set_header(size=last.guest)
 
 
-@damage("data-hole", "data-hole", cluster_size=CLUSTER_64K)
+@damage("data-hole", "data-hole", cluster_size=CLUSTER_64K, options=("--deep",))
 def _(p):
     """a data cluster whose bytes the host file no longer holds"""
     run("fallocate", "--punch-hole", "--offset", p.host(p.slot()), "--length", p.cluster_size,
@@ -196,7 +197,7 @@ compressed_entry("compr-on-metadata", "l2-data-on-metadata", lambda p, e: COMPRE
                  "a compressed cluster that starts inside a refcount block")
 
 
-@damage("compr-overlap", "compr-overlap", content="zlib")
+@damage("compr-overlap", "compr-overlap", content="zlib", options=("--deep",))
 def _(p):
     """two guest clusters with one compressed stream"""
     first, second = p.two_slots("compressed")

@@ -72,7 +72,7 @@ snapshot_field("snap-extra-max", "snap-extra-cap", "extra_data_size", 0x7FFFFFFF
 @damage("snap-entry-overrun", "snap-entry-overrun", **SNAPSHOTS)
 def _(p):
     """a snapshot table entry whose name runs out of the file"""
-    last = p.snapshots[-1]
+    last = p.snapshot() and p.snapshots[-1]
     p.truncate(p.append_clusters(b"\0") + p.cluster_size)
     table = p.append_clusters(p.read(p.header["snapshots_offset"], p.cluster_size))
     p.set_header(snapshots_offset=table)

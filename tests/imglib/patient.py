@@ -33,9 +33,13 @@ class Unfit(Exception):
 
 
 class Patient(Qcow2):
-    def __init__(self, path, seed=1):
+    """Reads what it needs to know from `sound`, an undamaged copy, where there is one: so an image
+    can be damaged again and again. Else from the image itself, which must still be sound."""
+
+    def __init__(self, path, seed=1, sound=None):
         self.random = random.Random(seed)
-        super().__init__(str(path))
+        super().__init__(sound or path)
+        self.path = str(path)
         self.out = os.open(path, os.O_WRONLY)
         self.claims = Claims(self)
 
@@ -45,6 +49,13 @@ class Patient(Qcow2):
             os.close(self.out)
             self.out = -1
 
+    def must_suit(self, content):
+        """Raises Unfit where a recipe for such images would damage something else."""
+        for needed, there in (("extended-l2", self.extended_l2), ("data-file", self.data_file),
+                              ("luks", self.extension(EXT_CRYPTO))):
+            if content.startswith(needed) and not there:
+                raise Unfit(f"the image has no {needed}")
+
     # --- writing
 
     def put(self, offset, data):
@@ -52,6 +63,8 @@ class Patient(Qcow2):
         assert done == len(data)
 
     def put_uint(self, offset, size, value):
+        if not 0 <= value < 1 << 8 * size:
+            raise Unfit(f"{value} does not fit {size} bytes")
         self.put(offset, value.to_bytes(size, "big"))
 
     def truncate(self, size):
@@ -74,6 +87,8 @@ class Patient(Qcow2):
         if place is None:
             raise Unfit("no refcount block counts that cluster")
         offset, shift, bits = place
+        if value >= 1 << bits:
+            raise Unfit(f"counts have {bits} bits")
         if bits < 8:
             rest = self.read(offset, 1)[0] & ~(((1 << bits) - 1) << shift)
             self.put(offset, bytes([rest | value << shift]))
@@ -120,6 +135,8 @@ class Patient(Qcow2):
 
     def change_extension(self, kind, data):
         """The same area with other data in one extension."""
+        if not self.extension(kind):
+            raise Unfit("the image has no such extension")
         self.set_extensions([(k, data if k == kind else d) for k, d in self.extension_list()])
 
     def snapshot_record(self, snapshot, extra=None, id_=None, name=None, **fields):
@@ -210,10 +227,11 @@ class Patient(Qcow2):
         return (div_up(self.file_size, self.cluster_size) + clusters) * self.cluster_size
 
 
-def apply(name, path, seed=1):
+def apply(name, path, seed=1, sound=None):
     """Damages the image; raises Unfit when it cannot be damaged in this way."""
-    patient = Patient(path, f"{seed} {name}")
+    patient = Patient(path, f"{seed} {name}", sound)
     try:
+        patient.must_suit(RECIPES[name].base.content)
         RECIPES[name].apply(patient)
     finally:
         patient.close()
