@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What is no image, or hardly one: both tools answer in time, within bounded memory, with a sentence
+and an exit status of the contract, never by a signal, and write nothing."""
+import os
+import shutil
+import subprocess
+
+from imglib.make import Recipe
+from imglib.programs import BIN, SANITIZED, folder_state, run
+from imglib.qcow2 import HEADER
+from imglib.testing import ImageTest, main, sample
+
+SECONDS = 10
+ADDRESS_SPACE = 1 << 30  # bytes; the sanitizers reserve far more and are not held to it
+
+
+def bounded(*command):
+    """Runs with 1 GiB of address space and 10 seconds."""
+    limit = [] if SANITIZED else ["prlimit", f"--as={ADDRESS_SPACE}"]
+    return run(*limit, *command, timeout=SECONDS * (4 if SANITIZED else 1))
+
+
+class BadInput(ImageTest):
+    def both(self, path, allowed, before=None):
+        """Runs the check and the dump; returns the check's result."""
+        before = before or folder_state(self.folder)
+        check = bounded(BIN / "imgfsck", path)
+        self.assertIn(check.code, allowed, check.out + check.err)
+        self.assertTrue((check.out + check.err).strip(), "not a word")
+        if check.code == 8:
+            self.assertTrue(check.err.strip(), "no word on stderr")
+            self.assertIn(str(path), check.err)
+        dump = bounded(BIN / "imgdump", path)
+        self.assertIn(dump.code, (0, 8), dump.err)
+        self.assertTrue((dump.out + dump.err).strip())
+        self.assertEqual(folder_state(self.folder), before)
+        return check
+
+    def refused(self, path, word=""):
+        done = self.both(path, (8,))
+        self.assertIn(word, done.err)
+        repair = bounded(BIN / "imgfsck", "--repair", path)
+        self.assertEqual(repair.code, 8)
+        self.assertTrue(repair.err.strip())
+
+    def test_files_that_are_no_image(self):
+        for name, data in (("empty", b""), ("one-byte", b"Q"), ("three-bytes", b"QFI"),
+                           ("text", b"Dear reader, this is a letter.\n" * 300),
+                           ("zeros", bytes(100000)), ("ones", b"\xff" * 100000)):
+            with self.subTest(file=name):
+                path = self.folder / name
+                path.write_bytes(data)
+                self.refused(path)
+
+    def test_no_such_file(self):
+        self.refused(self.folder / "missing.qcow2")
+
+    def test_directory(self):
+        path = self.folder / "folder.qcow2"
+        path.mkdir()
+        self.refused(path, "directory")
+
+    def test_fifo(self):
+        path = self.folder / "pipe.qcow2"
+        os.mkfifo(path)
+        self.refused(path)
+
+    def test_device(self):
+        self.refused("/dev/null")
+
+    def test_unreadable(self):
+        path = self.folder / "secret.qcow2"
+        path.write_bytes(b"QFI\xfb" + bytes(5000))
+        path.chmod(0)
+        self.folder.chmod(0o755)
+        self.folder.parent.chmod(0o755)
+        command = [BIN / "imgfsck", path]
+        if os.geteuid() == 0:  # whom no mode stops: ask as nobody, who may not see our folders
+            tool = shutil.copy(BIN / "imgfsck", self.folder / "imgfsck")
+            command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", tool, path]
+        done = run(*command, timeout=SECONDS)
+        self.assertEqual(done.code, 8, done.out + done.err)
+        self.assertIn("ermission", done.err)
+
+    def test_headers_of_ones_and_zeros(self):
+        for version in (2, 3):
+            for fill in (b"\0", b"\xff"):
+                with self.subTest(version=version, fill=fill):
+                    path = self.folder / "header.qcow2"
+                    path.write_bytes(b"QFI\xfb\0\0\0" + bytes([version]) + fill * 70000)
+                    self.both(path, (4, 8))
+
+    def test_truncated_images(self):
+        for recipe in (Recipe("snapshots"), Recipe("bitmaps"), Recipe("zlib", "v2", 512)):
+            whole = self.sound(recipe)
+            size = whole.stat().st_size
+            edges = {0, 1, 4, 8, 71, 72, 103, 104, 112, 511, 512, 4095, 4096, 4097, size - 1}
+            lengths = sorted(edges | {size * n // 37 for n in range(37)})
+            for length in sample(lengths, 40, 12):
+                with self.subTest(recipe=recipe, length=length):
+                    os.truncate(shutil.copy(whole, self.folder / "short.qcow2"), length)
+                    self.both(self.folder / "short.qcow2", (0, 4, 8))
+            self.fresh_folder()
+
+    def test_every_header_field_at_its_limits(self):
+        for recipe in (Recipe("snapshots"), Recipe("snapshots", "v2", 512)):
+            whole = self.sound(recipe).read_bytes()
+            limits = [(name, at, size, value) for name, (at, size) in HEADER.items()
+                      for value in (0, 1, (1 << 8 * size - 1) - 1, (1 << 8 * size) - 1)
+                      if recipe.compat == "v3" or at < 72]
+            for name, at, size, value in sample(limits, len(limits), 25):
+                with self.subTest(recipe=recipe, field=name, value=value):
+                    path = self.folder / "field.qcow2"
+                    path.write_bytes(whole[:at] + value.to_bytes(size, "big") + whole[at + size:])
+                    self.both(path, (0, 4, 8))
+            self.fresh_folder()
+
+    def test_usage_errors_answer_16(self):
+        path = self.sound(Recipe())
+        for words in ((), ("--no-such-option", path), ("--repair=some", path),
+                      ("-r", "all", path), ("--output", "x", path),
+                      ("--repair", "--output", "x", path, path), ("--fail-on", "joy", path)):
+            with self.subTest(words=words):
+                done = bounded(BIN / "imgfsck", *words)
+                self.assertEqual(done.code, 16, done.out + done.err)
+                self.assertTrue(done.err.strip())
+
+    def test_help_and_version_need_no_image(self):
+        for tool in ("imgfsck", "imgdump"):
+            for option in ("--help", "--version"):
+                done = bounded(BIN / tool, option)
+                self.assertEqual(done.code, 0, done.err)
+                self.assertTrue(done.out.strip())
+
+    def test_closed_output(self):
+        """A reader that goes away is no reason to crash."""
+        path, _ = self.damaged("l2-text")
+        with subprocess.Popen([BIN / "imgfsck", "-v", path], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE) as process:
+            process.stdout.close()
+            process.stderr.read()
+            self.assertIn(process.wait(timeout=60), (4, 8, -13))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""A repair stopped at every system call that changes the disk, by SIGKILL and by errors. Killed: the
+image is the old or the new one, or a check answers 8 and says that a repair was interrupted, and
+--recover makes it the old or the new one. An error: the image is as it was and the answer is 8."""
+import collections
+import re
+
+from imglib.programs import BIN, LONG, SANITIZED, check_json, digest, imgfsck, run
+from imglib.testing import ImageTest, main
+
+DAMAGES = ("refcount-block-zeroed-16", "snap-extra-none")
+WRITES = ("pwrite64", "pwritev", "pwritev2", "write", "fsync", "fdatasync", "ftruncate", "fallocate",
+          "rename", "renameat", "renameat2", "unlink", "unlinkat", "link", "linkat",
+          "copy_file_range", "sync_file_range", "sendfile", "msync")
+ERRORS = {"pwrite64": ("ENOSPC", "EIO"), "pwritev": ("ENOSPC", "EIO"), "fsync": ("EIO",),
+          "fdatasync": ("EIO",), "ftruncate": ("ENOSPC",), "fallocate": ("ENOSPC",)}
+# The leak checker cannot run under a tracer.
+TRACED = {"ASAN_OPTIONS": "detect_leaks=0"}
+
+
+class KillRepair(ImageTest):
+    def traced_repair(self, path, *inject):
+        return run("strace", "-f", "-qq", "-o", self.folder / "trace", "-e",
+                   "trace=" + ",".join(WRITES), *inject, BIN / "imgfsck", "--repair",
+                   "--threads", "1", path, env=TRACED)
+
+    def calls(self, name):
+        """(old digest, new digest, {system call: how often a whole repair makes it})."""
+        path, _ = self.damaged(name)
+        old = digest(path)
+        done = self.traced_repair(path)
+        self.assertEqual(done.code, 1, done.out + done.err)
+        trace = (self.folder / "trace").read_text()
+        counts = collections.Counter(re.findall(r"^\d*\s*(\w+)\(", trace, re.MULTILINE))
+        self.assertGreater(sum(counts.values()), 5)
+        self.assertTrue(set(counts) <= set(WRITES))
+        return old, digest(path), counts
+
+    def numbers(self, count):
+        """Which calls of that kind to stop at: every one, or in a sanitized build some."""
+        step = 1 if LONG or not SANITIZED else max(1, count // 6)
+        return range(1, count + 1, step)
+
+    def test_killed_at_every_call(self):
+        for name in DAMAGES:
+            old, new, counts = self.calls(name)
+            interrupted = 0
+            for call, count in counts.items():
+                for number in self.numbers(count):
+                    with self.subTest(damage=name, call=call, number=number):
+                        interrupted += self.kill(name, call, number, {old, new})
+            self.assertGreater(interrupted, 0, "no kill ever met a repair half done")
+
+    def kill(self, name, call, number, legal):
+        """Returns 1 when the kill left a state that a check calls interrupted."""
+        path, _ = self.damaged(name)
+        done = self.traced_repair(path, "-e", f"inject={call}:signal=KILL:when={number}")
+        self.assertIn(done.code, (-9, 137), done.out + done.err)
+        check = imgfsck(path)
+        if check.code == 8:
+            self.assertIn("interrupted", check.err)
+            self.assertIn("--recover", check.err)
+        else:
+            self.assertIn(check.code, (0, 4), check.out + check.err)
+            self.assertIn(digest(path), legal)
+        if number % 2:
+            recovered = imgfsck("--recover", path)
+            self.assertEqual(recovered.code, 0, recovered.out + recovered.err)
+            self.assertIn(digest(path), legal)
+        # Either way the next repair finishes the work by itself.
+        final = imgfsck("--repair", path)
+        self.assertIn(final.code, (0, 1), final.out + final.err)
+        self.assertEqual(check_json(path)[0], 0)
+        self.assertFalse(path.with_name(path.name + ".imgfsck-journal").exists())
+        return int(check.code == 8)
+
+    def test_errors_leave_the_image_as_it_was(self):
+        for name in DAMAGES:
+            old, new, counts = self.calls(name)
+            for call in set(counts) & set(ERRORS):
+                for error in ERRORS[call]:
+                    for number in self.numbers(counts[call]):
+                        with self.subTest(damage=name, call=call, error=error, number=number):
+                            self.fail_at(name, call, error, number, old, new)
+
+    def fail_at(self, name, call, error, number, old, new):
+        path, _ = self.damaged(name)
+        done = self.traced_repair(path, "-e", f"inject={call}:error={error}:when={number}")
+        if done.code == 1:  # what failed was not needed for the repair to be whole
+            self.assertEqual(digest(path), new)
+        else:
+            self.assertEqual(done.code, 8, done.out + done.err)
+            self.assertTrue(done.err.strip())
+            self.assertEqual(digest(path), old)
+            self.assertEqual(imgfsck(path).code, 4, "an error handled is no interruption")
+
+
+if __name__ == "__main__":
+    main()
