@@ -54,11 +54,17 @@ class MappingScan : public RowCursor<MappingRow> {
       IMG_RETURN_IF_ERROR(cursor_->NextBatch(batch));
       if (batch->empty() || CutAtLastStart(batch)) cursor_.reset();
       KeepHostWanted(scan_, batch);
+      if (scan_.guest_at) KeepGuestAt(*scan_.guest_at, batch);
     }
     return Ok();
   }
 
  private:
+  static void KeepGuestAt(uint64_t guest, std::vector<MappingRow>* batch) {
+    std::erase_if(*batch, [guest](const MappingRow& row) {
+      return !MakeGuestRange(row.guest_offset, row.length).Contains(guest);
+    });
+  }
   bool OpenLayer() {
     if (next_layer_ == layers_.size()) return false;
     RowQuery query;
@@ -76,10 +82,10 @@ class MappingScan : public RowCursor<MappingRow> {
 
   // Rows of a layer ascend: behind the last wanted start there is nothing more.
   bool CutAtLastStart(std::vector<MappingRow>* batch) const {
-    if (scan_.guest.last == UINT64_MAX || !layers_[next_layer_ - 1]) return false;
-    auto beyond = std::find_if(batch->begin(), batch->end(), [&](const MappingRow& row) {
-      return row.guest_offset > scan_.guest.last;
-    });
+    const uint64_t last = std::min(scan_.guest.last, scan_.guest_at.value_or(UINT64_MAX));
+    if (last == UINT64_MAX || !layers_[next_layer_ - 1]) return false;
+    auto beyond = std::find_if(batch->begin(), batch->end(),
+                               [&](const MappingRow& row) { return row.guest_offset > last; });
     const bool ends = beyond != batch->end();
     batch->erase(beyond, batch->end());
     return ends;

@@ -27,11 +27,10 @@ class LiveState {
 
   // `text` as valid UTF-8, at a place that stays. For texts of which there are few.
   std::string_view Intern(std::string_view text) {
-    auto known = interned_.find(std::string(text));
-    if (known == interned_.end()) {
-      known = interned_.emplace(std::string(text), ValidUtf8(text)).first;
+    if (last_interned_ == nullptr || text != last_interned_->first) {
+      last_interned_ = &*interned_.try_emplace(std::string(text), ValidUtf8(text)).first;
     }
-    return known->second;
+    return last_interned_->second;
   }
 
   void SetError(const Error& error) { error_ = error; }
@@ -42,6 +41,7 @@ class LiveState {
   Findings none_;
   std::optional<Result<const Findings*>> findings_;
   std::unordered_map<std::string, std::string> interned_;
+  std::pair<const std::string, std::string>* last_interned_ = nullptr;  // most rows repeat it
   std::optional<Error> error_;
 };
 

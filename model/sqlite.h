@@ -40,7 +40,7 @@ class Statement {
   int TypeOf(int column) const { return sqlite3_column_type(handle_.get(), column); }
   int64_t Integer(int column) const { return sqlite3_column_int64(handle_.get(), column); }
   double Real(int column) const { return sqlite3_column_double(handle_.get(), column); }
-  std::string_view Text(int column) const;  // or a blob's bytes; until the next Step()
+  std::string_view Text(int column) const;  // of a text or blob; until the next Step()
   std::string_view NameOf(int column) const;
 
  private:

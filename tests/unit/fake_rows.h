@@ -45,6 +45,7 @@ class FakeRows : public ImageRows {
   std::vector<RegionRow> regions;
 
   bool cut = false;    // cut mapping rows at the ends of the range asked for, as formats may
+  bool ignore_range = false;  // yield rows outside the range asked for, as formats may
   Status fail = Ok();  // what the cursors answer
 
   mutable std::vector<RowQuery> mapping_queries, region_queries;
@@ -66,6 +67,10 @@ class FakeRows : public ImageRows {
     std::vector<MappingRow> wanted;
     for (const MappingRow& row : mappings) {
       if (query.layer && row.layer != *query.layer) continue;
+      if (ignore_range) {
+        wanted.push_back(row);
+        continue;
+      }
       if (row.guest_offset >= query.guest_end) continue;
       if (row.guest_offset + row.length <= query.guest_begin) continue;
       if (!HostWanted(query, row.host_offset, row.host_length.value_or(row.length))) continue;
