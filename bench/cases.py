@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What bench/measure.py measures: the images, the commands, and the goals they are held to."""
+
+import dataclasses
+
+QEMU = 'qemu-img check IMAGE'
+TUNED = ('qemu-img check --image-opts '
+         'driver=qcow2,refcount-cache-size=64M,file.filename=IMAGE')
+ONE = 'imgfsck --threads 1 IMAGE'
+TWO = 'imgfsck --threads 2 IMAGE'
+LINES = ' --max-findings 100000000'
+
+# One L2 table's range in the middle of the disk, and 8 clusters of it.
+MIDDLE = 1 << 39
+QUERY = ('imgdump --query "select count(*) from mapping where guest_offset >= %d and '
+         'guest_offset < %d" IMAGE')
+
+
+@dataclasses.dataclass
+class Goal:
+    command: str     # label of the command that is held to it
+    than: str        # label of the command that it is compared with
+    times: float     # wall time: so many times faster at least
+    memory: float | None = None  # peak memory: at most this part of the other's
+    name: str = 'goal'
+
+
+@dataclasses.dataclass
+class Case:
+    name: str
+    title: str
+    make: str        # arguments of make_image
+    commands: dict   # label: command line; all of them are run in turn
+    goals: list
+    status: dict = dataclasses.field(default_factory=dict)  # label: exit status, where it is not 0
+    fresh_copy: bool = False  # every run gets a copy of its own: the commands write
+    long: bool = False        # minutes; only with --long or when named
+
+
+def pair(name, title, make, qemu, goals, **more):
+    """imgfsck with one and two threads against one command; goals: (times, memory) for each."""
+    label = 'qemu-img, tuned' if qemu == TUNED else 'qemu-img'
+    held = [Goal(who, label, times, memory)
+            for who, (times, memory) in zip(('imgfsck, 1 thread', 'imgfsck, 2 threads'), goals)]
+    commands = {label: qemu, 'imgfsck, 1 thread': ONE, 'imgfsck, 2 threads': TWO}
+    return Case(name, title, make, commands, held, **more)
+
+
+CASES = [
+    pair('contiguous-1t', '1 TiB, contiguous', '--size 1T', QEMU, [(20, .5), (30, .5)]),
+    pair('contiguous-8t', '8 TiB, contiguous', '--size 8T', QEMU, [(25, .25), (45, .25)]),
+    pair('permuted-1t', '1 TiB, random host order, qemu-img tuned', '--size 1T --permute', TUNED,
+         [(35, 1 / 3), (55, 1 / 3)]),
+    pair('permuted-128g-default', '128 GiB, random host order, qemu-img with its defaults',
+         '--size 128G --permute', QEMU, []),
+    pair('permuted-1t-default', '1 TiB, random host order, qemu-img with its defaults',
+         '--size 1T --permute', QEMU, [(1000, .5), (1000, .5)], long=True),
+    pair('snapshots-1t', '1 TiB, 10 snapshots, contiguous', '--size 1T --snapshots 10', QEMU,
+         [(40, 1), (50, 1.2)]),
+    pair('snapshots-permuted-1t', '1 TiB, 10 snapshots, random host order, qemu-img tuned',
+         '--size 1T --snapshots 10 --permute', TUNED, [(45, 2 / 3), (60, 2 / 3)]),
+    pair('clusters-4k', '64 GiB, 4 KiB clusters, contiguous', '--size 64G --cluster-bits 12', QEMU,
+         [(45, .5), (70, .5)]),
+    pair('clusters-512', '16 GiB, 512-byte clusters, contiguous', '--size 16G --cluster-bits 9',
+         QEMU, [(70, .5), (100, .5)]),
+    Case('damaged-1t', '1 TiB, random host order, 1 % of the counts wrong, 1000 cross-links; '
+         'every error line printed', '--size 1T --permute --damage',
+         {'qemu-img, tuned': TUNED, 'imgfsck, 1 thread': ONE + LINES,
+          'imgfsck, 2 threads': TWO + LINES, 'imgfsck, 2 threads, 10000 lines': TWO},
+         [Goal('imgfsck, 1 thread', 'qemu-img, tuned', 10, .5),
+          Goal('imgfsck, 2 threads', 'qemu-img, tuned', 15, .5)],
+         {'qemu-img, tuned': 2, 'imgfsck, 1 thread': 4, 'imgfsck, 2 threads': 4,
+          'imgfsck, 2 threads, 10000 lines': 4}),
+    Case('repair-1t', 'repair of that image, with an undo record', '--size 1T --permute --damage',
+         {'qemu-img -r all, tuned': TUNED.replace('check', 'check -r all', 1),
+          'imgfsck --repair=all': 'imgfsck --repair=all IMAGE'},
+         [Goal('imgfsck --repair=all', 'qemu-img -r all, tuned', 10, .5)],
+         # qemu-img does not see that clusters with two owners need a second copy.
+         {'imgfsck --repair=all': 1}, fresh_copy=True, long=True),
+    Case('query-one-table', 'one L2 table\'s range of 1 TiB, random host order',
+         '--size 1T --permute',
+         {'qemu-img map': f'qemu-img map --output=json --start-offset={MIDDLE} '
+                          f'--max-length={1 << 29} IMAGE',
+          'imgdump, one table': QUERY % (MIDDLE, MIDDLE + (1 << 29)),
+          'imgdump, 8 clusters': QUERY % (MIDDLE, MIDDLE + (8 << 16)),
+          'imgdump, whole disk': QUERY % (0, 1 << 40)},
+         [Goal('imgdump, one table', 'imgdump, whole disk', 10, name='no walk of the image')]),
+]
+
+# What must hold whatever else does: less than the goals, which are what the prototype showed.
+FLOORS = {
+    'contiguous-1t': [Goal('imgfsck, 1 thread', 'qemu-img', 8, 1, 'floor'),
+                      Goal('imgfsck, 2 threads', 'qemu-img', 8, 1, 'floor')],
+    'permuted-1t-default': [Goal('imgfsck, 1 thread', 'qemu-img', 500, 1, 'floor'),
+                            Goal('imgfsck, 2 threads', 'qemu-img', 500, 1, 'floor')],
+}
