@@ -167,7 +167,7 @@ class Planner {
   Status Weigh(const Pass& pass, PassOutcome outcome, Overlay& trial) {
     IMG_ASSIGN_OR_RETURN(const RangeSet patched, PatchedRanges(trial));
     if (patched.Empty() && trial.Size() == plan_->overlay->Size()) {
-      if (!outcome.notes.empty()) KeepNotes(pass, std::move(outcome));
+      if (!outcome.notes.empty() || !outcome.pieces.empty()) KeepNotes(pass, std::move(outcome));
       return Ok();
     }
     auto next = std::make_unique<State>();
@@ -213,30 +213,32 @@ class Planner {
   }
 
   void Keep(const Pass& pass, PassOutcome outcome) {
-    plan_->lost.insert(plan_->lost.end(), outcome.lost.begin(), outcome.lost.end());
-    OrphanReport& orphans = plan_->orphans;
-    orphans.kept += outcome.orphans.kept;
-    orphans.relinked += outcome.orphans.relinked;
-    orphans.freed += outcome.orphans.freed;
-    if (!outcome.orphans.where.empty()) orphans.where = outcome.orphans.where;
-    TakePieces(&outcome);
     plan_->passes.push_back(
         {std::string(pass.name), std::string(pass.sentence), std::move(outcome), false, {}});
   }
-  // A pass that changed nothing, but has something to say.
+  // A pass that changed nothing, but has something to say: its last word counts.
   void KeepNotes(const Pass& pass, PassOutcome outcome) {
     std::erase_if(plan_->passes, [&](const PassRun& run) {
       return !run.dropped && run.name == pass.name && run.outcome.changes == 0;
     });
     outcome.changes = 0;
-    plan_->orphans.kept += outcome.orphans.kept;
-    TakePieces(&outcome);
-    plan_->passes.push_back(
-        {std::string(pass.name), std::string(pass.sentence), std::move(outcome), false, {}});
+    Keep(pass, std::move(outcome));
   }
-  void TakePieces(PassOutcome* outcome) {
-    for (OrphanPiece& piece : outcome->pieces) plan_->pieces.push_back(std::move(piece));
-    outcome->pieces.clear();
+
+  void AddUp() {
+    for (const PassRun& run : plan_->passes) {
+      if (run.dropped) continue;
+      const PassOutcome& outcome = run.outcome;
+      plan_->lost.insert(plan_->lost.end(), outcome.lost.begin(), outcome.lost.end());
+      plan_->pieces.insert(plan_->pieces.end(), outcome.pieces.begin(), outcome.pieces.end());
+      OrphanReport& orphans = plan_->orphans;
+      orphans.kept += outcome.orphans.kept;
+      orphans.relinked += outcome.orphans.relinked;
+      orphans.freed += outcome.orphans.freed;
+      if (!outcome.orphans.where.empty()) orphans.where = outcome.orphans.where;
+    }
+    SortAndMerge(&plan_->changed);
+    SortAndMerge(&plan_->lost);
   }
 
   Status Conclude() {
@@ -331,16 +333,19 @@ Result<Plan> MakePlan(const ByteSource& source, const RepairKit& kit,
   }
 }
 
+RepairKit KitFor(const Format& format, const CheckOptions& options) {
+  return {FindRepairer(format.name),
+          [&](const ByteSource& bytes) { return CheckImage(bytes, format, options); }};
+}
+
 Result<Plan> MakePlan(const ByteSource& source, const Format& format,
                       const RepairOptions& options) {
-  RepairKit kit;
-  kit.repairer = FindRepairer(format.name);
+  const RepairKit kit = KitFor(format, options.check);
   if (kit.repairer == nullptr) {
     return Error{ErrorCode::kUnsupported,
                  fmt::format("repairing {} images is not available in this version", format.name),
                  {}};
   }
-  kit.check = [&](const ByteSource& bytes) { return CheckImage(bytes, format, options.check); };
   return MakePlan(source, kit, options);
 }
 

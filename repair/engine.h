@@ -47,6 +47,8 @@ struct RepairKit {
 };
 
 const Repairer* FindRepairer(std::string_view format);  // null when there is none
+// From the tables; without a repairer where there is none. The kit refers to both.
+RepairKit KitFor(const Format& format, const CheckOptions& options);
 
 // `source` and what `options` refers to must outlive the plan. kUnsupported for a format that has
 // no repairs.

@@ -46,12 +46,11 @@ struct OrphanReport {
 
 std::string_view ToText(RepairMode mode);  // "leaks", "safe", "all"
 
-// Bytes of the image as it was, to be written as a file for --orphans dir:PATH once the plan is
-// carried out.
+// Bytes of the image as it was that nothing refers to; --orphans dir:PATH makes them files.
 struct OrphanPiece {
   HostRange host;
   std::optional<GuestRange> guest;  // where they belong, when that is known
-  std::string origin;               // "leaked cluster", "old l2 table" …
+  std::string origin;               // "leaked cluster", "lost l2 table" …
 };
 
 // What a pass did to the overlay it was given.
@@ -61,8 +60,8 @@ struct PassOutcome {
   std::vector<LayerRange> lost;     // of those, bytes that are gone
   OrphanReport orphans;
   std::vector<std::string> particulars;  // sentences for the report: what was done, in detail
-  std::vector<std::string> notes;   // sentences for the report: what was not done and why
-  std::vector<OrphanPiece> pieces;  // to be written out, with OrphanPolicy::kDirectory only
+  std::vector<std::string> notes;        // sentences for the report: what was not done and why
+  std::vector<OrphanPiece> pieces;       // with OrphanPolicy::kDirectory only
 };
 
 struct PassContext {
