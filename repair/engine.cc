@@ -242,8 +242,7 @@ class Planner {
   }
 
   Status Conclude() {
-    SortAndMerge(&plan_->changed);
-    SortAndMerge(&plan_->lost);
+    AddUp();
     IMG_RETURN_IF_ERROR(
         MeasurePatches(*plan_->overlay, &plan_->patches, &plan_->bytes, &plan_->patch_hash));
     if (plan_->Empty()) return Ok();

@@ -34,6 +34,11 @@ Result<std::string> ReadPassword(const std::string& path) {
   return text;
 }
 
+int Fail(const std::string& path, const Error& error) {
+  PrintMessage("imgfsck", path, error.message);
+  return ExitCodeFor(error);
+}
+
 int Run(int argc, char** argv) {
   ParsedCommand command = ParseImgfsck({argv + 1, argv + argc});
   if (command.exit_code) {
@@ -44,35 +49,28 @@ int Run(int argc, char** argv) {
   if (!options.explain.empty() || options.list_problems) return ShowCatalogue(options);
   if (!options.password_file.empty()) {
     auto password = ReadPassword(options.password_file);
-    if (!password) {
-      PrintMessage("imgfsck", "", password.error().message);
-      return kExitFailed;
-    }
+    if (!password) return Fail(options.password_file, password.error());
     options.repair_options.check.passphrase = *password;
   }
   std::unique_ptr<DatabaseFile> database;
   if (!options.db.empty()) {
     auto created = DatabaseFile::Create(options.db);
-    if (!created) {
-      PrintMessage("imgfsck", options.db, created.error().message);
-      return kExitFailed;
-    }
+    if (!created) return Fail(options.db, created.error());
     database = std::move(*created);
   }
   Progress progress("imgfsck", options.progress);
   int status = 0;
-  for (const std::string& path : options.images) {
-    int one = RunOnImage(path, options, progress, database.get());
+  for (size_t i = 0; i < options.images.size(); ++i) {
+    const RunContext context{progress, database.get(), static_cast<int64_t>(i + 1)};
+    const int one = RunOnImage(options.images[i], options, context);
+    if (one == kExitStopped) return kExitStopped;
     status = options.exit_style == ExitStyle::kQemu ? std::max(status, one) : status | one;
-    if (StopRequested()) return kExitStopped;
   }
   if (database != nullptr) {
-    if (auto done = database->Finish(); !done) {
-      PrintMessage("imgfsck", options.db, done.error().message);
-      status |= kExitFailed;
-    }
+    if (auto done = database->Finish(); !done) return Fail(options.db, done.error());
   }
-  bool tool_failed = (status & (kExitFailed | kExitUsage | kExitStopped)) != 0;
+  const bool qemu = options.exit_style == ExitStyle::kQemu;
+  const bool tool_failed = qemu ? status == 1 || status == 63 : (status & kExitFailed) != 0;
   return options.exit_zero && !tool_failed ? 0 : status;
 }
 

@@ -17,8 +17,8 @@ struct OpenedImage {
   std::unique_ptr<FileSource> file;
   std::unique_ptr<BadRangeSource> with_bad_ranges;  // over `file`, when a bad map was given
   const Format* format = nullptr;
-  FileIdentity identity;                            // when it was opened
-  bool in_use = false;                              // a running program writes to it
+  FileIdentity identity;  // when it was opened
+  bool in_use = false;    // a running program writes to it
 
   const ByteSource& source() const {
     return with_bad_ranges ? static_cast<const ByteSource&>(*with_bad_ranges) : *file;

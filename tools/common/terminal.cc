@@ -20,14 +20,15 @@ bool WantsColour(int fd) {
 }
 
 void PrintMessage(std::string_view tool, std::string_view path, std::string_view message) {
-  std::string line = path.empty() ? fmt::format("{}: {}\n", tool, Printable(message))
-                                  : fmt::format("{}: {}: {}\n", tool, Printable(path),
-                                                Printable(message));
+  std::string line = path.empty()
+                         ? fmt::format("{}: {}\n", tool, Printable(message))
+                         : fmt::format("{}: {}: {}\n", tool, Printable(path), Printable(message));
   std::fwrite(line.data(), 1, line.size(), stderr);
 }
 
 Progress::Progress(std::string tool, bool always)
-    : tool_(std::move(tool)), terminal_(isatty(STDERR_FILENO) == 1),
+    : tool_(std::move(tool)),
+      terminal_(isatty(STDERR_FILENO) == 1),
       enabled_(terminal_ || always) {}
 
 void Progress::Start(std::string what) {
@@ -63,7 +64,8 @@ const char* running_tool = "";
 [[noreturn]] void OutOfMemory() {
   // Nothing may be allocated here.
   static constexpr char kText[] = ": out of memory\n";
-  [[maybe_unused]] ssize_t n = write(STDERR_FILENO, running_tool, std::char_traits<char>::length(running_tool));
+  [[maybe_unused]] ssize_t n =
+      write(STDERR_FILENO, running_tool, std::char_traits<char>::length(running_tool));
   n = write(STDERR_FILENO, kText, sizeof kText - 1);
   _exit(kExitFailed);
 }

@@ -25,7 +25,7 @@ class Progress {
   ~Progress() { Clear(); }
   void Start(std::string what);  // the image's name
   void Update(std::string_view phase, uint64_t done, uint64_t total);
-  void Clear();                  // takes the line away again
+  void Clear();  // takes the line away again
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "formats/format.h"
 #include "tools/common/exit_codes.h"
 #include "tools/common/markdown.h"
 
@@ -39,7 +40,8 @@ void Declare(CLI::App& app, ImgfsckOptions& o, Raw& raw) {
                  "read today reads differently; leaks: only give back unused space that holds "
                  "nothing worth keeping; all: also repairs that cost guest data, each named")
       ->type_name("[=safe|leaks|all]");
-  app.add_flag("-n,--dry-run", o.dry_run, "With --repair: compute, verify and print, write nothing");
+  app.add_flag("-n,--dry-run", o.dry_run,
+               "With --repair: compute, verify and print, write nothing");
   app.add_option("--output", o.output,
                  "With --repair: leave IMAGE alone, write the repaired image to FILE")
       ->type_name("FILE");
@@ -96,9 +98,7 @@ void Declare(CLI::App& app, ImgfsckOptions& o, Raw& raw) {
   app.footer(kFooter);
 }
 
-bool IsMode(const std::string& text) {
-  return text == "safe" || text == "leaks" || text == "all";
-}
+bool IsMode(const std::string& text) { return text == "safe" || text == "leaks" || text == "all"; }
 
 // "-r" and "--repair" have an optional value that only "=" (or nothing, for -r) may join to them.
 // Returns a hint when a mode stands where an image should.
@@ -153,17 +153,24 @@ class Interpreter {
   void ReadRepair() {
     if (raw_.repair.empty()) return;
     o_.repair = true;
-    if (raw_.repair == "leaks") o_.repair_options.mode = RepairMode::kLeaks;
-    else if (raw_.repair == "safe") o_.repair_options.mode = RepairMode::kSafe;
-    else if (raw_.repair == "all") o_.repair_options.mode = RepairMode::kAll;
-    else Fail(fmt::format("--repair takes safe, leaks or all, not '{}'", raw_.repair));
+    if (raw_.repair == "leaks")
+      o_.repair_options.mode = RepairMode::kLeaks;
+    else if (raw_.repair == "safe")
+      o_.repair_options.mode = RepairMode::kSafe;
+    else if (raw_.repair == "all")
+      o_.repair_options.mode = RepairMode::kAll;
+    else
+      Fail(fmt::format("--repair takes safe, leaks or all, not '{}'", raw_.repair));
   }
   void ReadOrphans() {
     RepairOptions& r = o_.repair_options;
     if (raw_.orphans.empty()) return;
-    if (raw_.orphans == "keep") r.orphans = OrphanPolicy::kKeep;
-    else if (raw_.orphans == "snapshot") r.orphans = OrphanPolicy::kSnapshot;
-    else if (raw_.orphans == "free") r.orphans = OrphanPolicy::kFree;
+    if (raw_.orphans == "keep")
+      r.orphans = OrphanPolicy::kKeep;
+    else if (raw_.orphans == "snapshot")
+      r.orphans = OrphanPolicy::kSnapshot;
+    else if (raw_.orphans == "free")
+      r.orphans = OrphanPolicy::kFree;
     else if (raw_.orphans.starts_with("dir:") && raw_.orphans.size() > 4) {
       r.orphans = OrphanPolicy::kDirectory;
       r.orphan_directory = raw_.orphans.substr(4);
@@ -178,15 +185,19 @@ class Interpreter {
     c.threads = raw_.threads;
     c.profile = raw_.profile;
     c.size_policy = raw_.size_policy;
-    c.max_findings = std::max<size_t>(o_.max_findings, 1);
+    // What is kept also serves to judge a repair; how many are listed is the report's business.
+    c.max_findings = std::max(o_.max_findings, Findings::kDefaultKeep);
     o_.repair_options.relink_parent = raw_.relink;
     o_.verbosity = raw_.quiet ? -1 : raw_.verbose ? 1 : 0;
-    if (raw_.fail_on == "corruption") o_.fail_on = Severity::kCorruption;
-    else if (raw_.fail_on == "warning") o_.fail_on = Severity::kWarning;
+    if (raw_.fail_on == "corruption")
+      o_.fail_on = Severity::kCorruption;
+    else if (raw_.fail_on == "warning")
+      o_.fail_on = Severity::kWarning;
     else if (!raw_.fail_on.empty() && raw_.fail_on != "leak") {
       Fail("--fail-on takes corruption, leak or warning");
     }
-    if (raw_.exit_style == "qemu") o_.exit_style = ExitStyle::kQemu;
+    if (raw_.exit_style == "qemu")
+      o_.exit_style = ExitStyle::kQemu;
     else if (!raw_.exit_style.empty() && raw_.exit_style != "fsck") {
       Fail("--exit-style takes fsck or qemu");
     }
@@ -223,9 +234,22 @@ class Interpreter {
     if (single && o_.images.size() > 1) {
       Fail("--output, --undo, --rollback, --plan, --apply and --lost-map take one image");
     }
-    if (!o_.repair && (!o_.output.empty() || !o_.plan.empty() || o_.dry_run || o_.no_undo ||
-                       !o_.repair_options.also_fix.empty() || !raw_.orphans.empty())) {
-      Fail("--dry-run, --output, --plan, --no-undo, --fix and --orphans go with --repair");
+    if (!o_.repair && (!o_.plan.empty() || !o_.repair_options.also_fix.empty() ||
+                       !raw_.orphans.empty() || !raw_.max_copy.empty())) {
+      Fail("--plan, --fix, --orphans and --max-copy go with --repair");
+    }
+    if (!o_.mends() && (!o_.output.empty() || o_.dry_run || o_.no_undo)) {
+      Fail("--dry-run, --output and --no-undo go with --repair or --apply");
+    }
+    if (!o_.undo.empty() && !o_.mends() && !o_.recover) {
+      Fail("--undo goes with --repair, --apply or --recover");
+    }
+    if (o_.rebase_names && o_.output.empty()) Fail("--rebase-names goes with --output");
+    if (!o_.output.empty() && (!o_.undo.empty() || o_.no_undo || o_.dry_run)) {
+      Fail("--output writes a new file: --undo, --no-undo and --dry-run do not go with it");
+    }
+    if (!o_.format.empty() && FindFormat(o_.format) == nullptr) {
+      Fail(fmt::format("unknown format '{}'", o_.format));
     }
     if (!o_.undo.empty() && o_.no_undo) Fail("--undo and --no-undo exclude each other");
     if (!o_.plan.empty() && !o_.output.empty()) Fail("--plan and --output exclude each other");
@@ -239,9 +263,10 @@ class Interpreter {
     missing(!raw_.report_file.empty(), "--report");
     missing(!raw_.relink.empty(), "--relink");
     missing(!o_.donor.empty(), "--donor");
-    missing(!o_.plan.empty(), "--plan");
-    missing(!o_.apply.empty(), "--apply");
-    missing(!o_.output.empty(), "--output");
+    missing(raw_.chain, "--chain");
+    missing(!raw_.profile.empty(), "--profile");
+    missing(raw_.size_policy != "auto", "--size-policy");
+    missing(o_.repair_options.orphans == OrphanPolicy::kSnapshot, "--orphans snapshot");
   }
 
   const Raw& raw_;
@@ -258,6 +283,11 @@ ParsedCommand ParseImgfsck(std::vector<std::string> arguments) {
     parsed.text = fmt::format("imgfsck: {}\nimgfsck --help lists the options", Printable(text));
     return parsed;
   };
+  if (arguments.size() == 1 && arguments[0] == "--help-markdown") {  // for docs/, not for people
+    parsed.exit_code = kExitClean;
+    parsed.text = ImgfsckOptionsMarkdown();
+    return parsed;
+  }
   if (auto hint = JoinRepair(&arguments)) return usage(*hint);
   CLI::App app(kDescription, "imgfsck");
   Raw raw;

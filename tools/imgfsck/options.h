@@ -16,7 +16,7 @@ struct ImgfsckOptions {
   std::string format;
   bool repair = false;
   bool dry_run = false;
-  RepairOptions repair_options;         // mode, --fix, --orphans …; `check` holds the check's
+  RepairOptions repair_options;  // mode, --fix, --orphans …; `check` holds the check's
   std::string output, undo, plan, apply, rollback, donor, lost_map, password_file, db, bad_map,
       explain;
   bool no_undo = false, recover = false, json = false, list_problems = false, exit_zero = false,
@@ -24,17 +24,20 @@ struct ImgfsckOptions {
   Severity fail_on = Severity::kLeak;
   ExitStyle exit_style = ExitStyle::kFsck;
   size_t max_findings = 10000;
-  int verbosity = 0;                    // -1 quiet … 1
+  int verbosity = 0;  // -1 quiet … 1
+
+  bool mends() const { return repair || !apply.empty(); }
+  bool writes_image() const { return mends() && !dry_run && plan.empty() && output.empty(); }
 };
 
 // What came out of reading the command line.
 struct ParsedCommand {
   ImgfsckOptions options;
-  std::optional<int> exit_code;         // set: print `text` (help, version, a usage error) and end
+  std::optional<int> exit_code;  // set: print `text` (help, version, a usage error) and end
   std::string text;
 };
 
 ParsedCommand ParseImgfsck(std::vector<std::string> arguments);
-std::string ImgfsckOptionsMarkdown();   // docs/cli-imgfsck.md
+std::string ImgfsckOptionsMarkdown();  // docs/cli-imgfsck.md
 
 }  // namespace imgfsck

@@ -5,38 +5,34 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
-#include <sstream>
 
-#include "base/interrupt.h"
-#include "io/lock.h"
-#include "model/live_model.h"
+#include "base/text.h"
 #include "repair/engine.h"
+#include "repair/orphan_files.h"
+#include "repair/output.h"
+#include "repair/plan_file.h"
 #include "repair/transaction.h"
 #include "report/json.h"
 #include "report/text.h"
 #include "tools/common/exit_codes.h"
 #include "tools/common/image.h"
+#include "tools/imgfsck/outputs.h"
 
 namespace imgfsck {
 namespace {
 
-std::string_view ModeName(RepairMode mode) {
-  return mode == RepairMode::kLeaks ? "leaks" : mode == RepairMode::kSafe ? "safe" : "all";
-}
-
 class Runner {
  public:
-  Runner(const std::string& path, const ImgfsckOptions& options, Progress& progress,
-         DatabaseFile* database)
-      : path_(path), options_(options), progress_(progress), database_(database) {
+  Runner(const std::string& path, const ImgfsckOptions& options, const RunContext& context)
+      : path_(path), options_(options), context_(context) {
     result_.path = path;
   }
 
   int Run() {
-    progress_.Start(path_);
+    context_.progress.Start(path_);
     Status status = Dispatch();
-    progress_.Clear();
+    if (status) status = WriteBeside();
+    context_.progress.Clear();
     if (!status) result_.error = status.error();
     return Finish();
   }
@@ -47,8 +43,7 @@ class Runner {
     if (options_.recover) return DoRecover();
     IMG_RETURN_IF_ERROR(LookForInterrupted());
     IMG_ASSIGN_OR_RETURN(image_, OpenImage(path_, options_.format, options_.bad_map));
-    if (options_.repair) return DoRepair();
-    return DoCheck();
+    return options_.mends() ? DoRepair() : DoCheck();
   }
 
   Status DoRollback() {
@@ -67,17 +62,16 @@ class Runner {
     return Ok();
   }
 
-  // A repair that a crash interrupted is finished before anything else; a plain check only says so.
+  // A repair that a crash interrupted is finished before anything else; what writes nothing into
+  // the image only says so.
   Status LookForInterrupted() {
     IMG_ASSIGN_OR_RETURN(auto record, InterruptedRepair(path_));
     if (!record) return Ok();
-    bool writes = options_.repair && !options_.dry_run && options_.plan.empty() &&
-                  options_.output.empty();
-    if (!writes) {
+    if (!options_.writes_image()) {
       return Error{ErrorCode::kConflict,
-                   fmt::format("a repair was interrupted here: `imgfsck --recover` finishes it "
+                   fmt::format("a repair was interrupted here; `imgfsck --recover` finishes it "
                                "(undo record: {})",
-                               *record),
+                               Printable(*record)),
                    {}};
     }
     IMG_ASSIGN_OR_RETURN(auto outcome, Recover(path_, ""));
@@ -91,19 +85,12 @@ class Runner {
     CheckOptions check = options_.repair_options.check;
     check.path = path_;
     check.progress = [this](std::string_view phase, uint64_t done, uint64_t total) {
-      progress_.Update(phase, done, total);
+      context_.progress.Update(phase, done, total);
     };
     return check;
   }
 
-  void NoteUse() {
-    if (!image_.in_use) return;
-    result_.notes.push_back(
-        "a running program writes to this image: what follows may be out of date already");
-  }
-
   Status DoCheck() {
-    NoteUse();
     IMG_ASSIGN_OR_RETURN(report_, CheckImage(image_.source(), *image_.format, CheckSettings()));
     AddCircumstances(&report_->findings);
     result_.before = ResultOf(*report_);
@@ -111,134 +98,128 @@ class Runner {
   }
 
   void AddCircumstances(Findings* findings) {
-    if (image_.in_use) {
-      Finding f;
-      f.problem = Problem::kImageInUse;
-      findings->Add(std::move(f));
-    }
-    if (ChangedSince(image_)) {
-      Finding f;
-      f.problem = Problem::kImageChangedDuringCheck;
-      findings->Add(std::move(f));
-    }
+    auto add = [&](Problem problem) {
+      Finding finding;
+      finding.problem = problem;
+      findings->Add(std::move(finding));
+    };
+    if (image_.in_use) add(Problem::kImageInUse);
+    if (ChangedSince(image_)) add(Problem::kImageChangedDuringCheck);
+    findings->Sort();
   }
 
   Status DoRepair() {
     if (image_.in_use) {
       return Error{ErrorCode::kLocked,
-                   "a running program writes to this image: it cannot be repaired now", {}};
+                   "a running program writes to this image: it cannot be repaired now",
+                   {}};
     }
     RepairOptions settings = options_.repair_options;
     settings.check = CheckSettings();
-    IMG_ASSIGN_OR_RETURN(plan_, MakePlan(image_.source(), *image_.format, settings));
+    auto plan = options_.apply.empty()
+                    ? MakePlan(image_.source(), *image_.format, settings)
+                    : LoadPlanFile(options_.apply, image_.source(), *image_.format,
+                                   KitFor(*image_.format, settings.check));
+    if (!plan) return Error(std::move(plan).error());
+    plan_ = std::move(*plan);
     result_.before = ResultOf(plan_->before);
     if (!plan_->Empty()) result_.after = ResultOf(plan_->after);
-    Summarise();
-    RepairSummary& summary = *result_.repair;
-    if (plan_->Empty()) return Ok();
-    if (options_.dry_run) {
-      summary.dry_run = true;
-      return Ok();
+    result_.repair =
+        SummaryOf(*plan_, options_.apply.empty() ? ToText(options_.repair_options.mode) : "plan");
+    result_.repair->dry_run = options_.dry_run || !options_.plan.empty();
+    if (auto done = CarryOut(settings.check); !done) {  // then nothing was repaired
+      result_.repair.reset();
+      result_.after.reset();
+      return done;
     }
+    return Ok();
+  }
+
+  Status CarryOut(const CheckOptions& check) {
+    if (!options_.plan.empty()) {
+      return WritePlanFile(*plan_, options_.plan, path_, options_.repair_options.mode);
+    }
+    if (options_.dry_run) return Ok();
+    IMG_RETURN_IF_ERROR(WriteOrphans());
+    if (!options_.output.empty()) return WriteCopy(check);
+    if (plan_->Empty()) return Ok();
     CommitOptions commit;
     commit.undo_path = options_.undo;
     commit.keep_undo = !options_.no_undo;
-    auto done = Commit(path_, *plan_->overlay, {image_.identity, plan_->patch_hash}, commit);
-    if (!done) {
-      result_.repair.reset();
-      result_.after.reset();
-      return Error(done.error());
-    }
-    summary.undo_file = done->undo_path;
-    for (std::string& note : done->notes) result_.notes.push_back(std::move(note));
+    IMG_ASSIGN_OR_RETURN(CommitResult done, Commit(path_, *plan_->overlay,
+                                                   {image_.identity, plan_->patch_hash}, commit));
+    result_.repair->undo_file = done.undo_path;
+    AddNotes(std::move(done.notes));
     return Ok();
   }
 
-  void Summarise() {
-    RepairSummary summary;
-    summary.mode = ModeName(options_.repair_options.mode);
-    summary.patches = plan_->patches;
-    summary.bytes_written = plan_->bytes;
-    summary.verified = true;
-    for (const LayerRange& range : plan_->lost) summary.lost.push_back({range.layer, range.guest});
-    summary.orphans = {plan_->orphans.kept, plan_->orphans.relinked, plan_->orphans.freed,
-                       plan_->orphans.where};
-    for (const PassRun& run : plan_->passes) {
-      if (run.dropped) {
-        summary.refused.push_back(fmt::format("{}: {}", run.sentence, run.reason));
-      } else if (run.outcome.changes > 0) {
-        summary.done.push_back(std::string(run.sentence));
-      }
-      if (!run.dropped) {
-        for (const std::string& done : run.outcome.particulars) summary.done.push_back(done);
-      }
-      for (const std::string& note : run.outcome.notes) {
-        if (std::ranges::find(summary.refused, note) == summary.refused.end()) {
-          summary.refused.push_back(note);
-        }
-      }
-    }
-    result_.repair = std::move(summary);
-  }
-
-  // Guest ranges of the active disk that cannot be read as they were.
-  Status WriteLostMap() {
-    if (options_.lost_map.empty() || !result_.before) return Ok();
-    std::vector<GuestRange> lost;
-    uint64_t size = result_.before->virtual_size;
-    auto add = [&](GuestRange range) {
-      if (range.offset.value >= size) return;
-      range.length = std::min(range.length, size - range.offset.value);
-      lost.push_back(range);
-    };
-    for (const CheckResult* check : {&*result_.before}) {
-      for (const Finding& f : check->findings->kept()) {
-        Effect effect = f.effect_or_default();
-        if (f.guest && f.layer == kActiveLayer && effect != Effect::kNone) add(*f.guest);
-      }
-    }
-    if (result_.repair) {
-      for (const LostRange& range : result_.repair->lost) {
-        if (range.layer == kActiveLayer) add(range.guest);
-      }
-    }
-    std::ofstream out(options_.lost_map, std::ios::trunc);
-    out << FormatDdrescueMap(size, lost);
-    out.flush();
-    if (!out) return Error{ErrorCode::kIo, "cannot write " + options_.lost_map, {}};
+  // Before the commit: when they cannot be kept, nothing is repaired.
+  Status WriteOrphans() {
+    if (options_.repair_options.orphans != OrphanPolicy::kDirectory) return Ok();
+    const std::string& directory = options_.repair_options.orphan_directory;
+    IMG_ASSIGN_OR_RETURN(const OrphanFiles written,
+                         WriteOrphanFiles(image_.source(), *plan_, directory));
+    result_.repair->orphans.where = directory;
+    result_.notes.push_back(fmt::format("{} orphaned ranges ({}) were written to {}{}",
+                                        written.files, HumanSize(written.bytes),
+                                        Printable(directory),
+                                        written.complete ? ""
+                                                         : "; there are more, raise "
+                                                           "--max-findings"));
     return Ok();
   }
 
-  Status WriteDatabase() {
-    if (database_ == nullptr || !result_.before) return Ok();
+  Status WriteCopy(const CheckOptions& check) {
+    Overlay copy(static_cast<const ByteSource&>(*plan_->overlay));
+    const auto names = NamesThatChangeMeaning(*plan_->Final().rows, path_, options_.output);
+    if (!names.empty() && options_.rebase_names) {
+      IMG_RETURN_IF_ERROR(RebaseNames(copy, *image_.format, check, path_, options_.output));
+      result_.notes.push_back("the backing file's name was rewritten for the new folder");
+    } else {
+      for (const LinkRow& link : names) {
+        result_.notes.push_back(
+            fmt::format("the {} name {} is relative and means another file in the folder of {}; "
+                        "--rebase-names rewrites it",
+                        link.kind, Printable(link.name), Printable(options_.output)));
+      }
+    }
+    IMG_ASSIGN_OR_RETURN(OutputResult written, WriteOutput(copy, options_.output, check.progress));
+    if (ChangedSince(image_)) {
+      unlink(options_.output.c_str());
+      return Error{ErrorCode::kConflict, "the image changed while it was copied; run it again", {}};
+    }
+    result_.repair->output = options_.output;
+    if (plan_->Empty()) {
+      result_.notes.push_back(
+          fmt::format("{} is a copy without changes", Printable(options_.output)));
+    }
+    AddNotes(std::move(written.notes));
+    return Ok();
+  }
+
+  void AddNotes(std::vector<std::string> notes) {
+    for (std::string& note : notes) result_.notes.push_back(std::move(note));
+  }
+
+  Status WriteBeside() {
+    if (!result_.before) return Ok();
+    if (!options_.lost_map.empty()) {
+      IMG_RETURN_IF_ERROR(WriteLostMap(result_, options_.lost_map));
+    }
+    if (context_.database == nullptr) return Ok();
     const CheckReport& report = report_ ? *report_ : plan_->Final();
-    ModelSource source;
-    source.rows = report.rows.get();
-    source.findings = [&]() -> Result<const Findings*> { return &report.findings; };
-    source.refcounts =
-        [&](const RowQuery& query) -> Result<std::unique_ptr<RowCursor<RefcountRow>>> {
-      return report.refcounts ? report.refcounts(query) : nullptr;
-    };
-    static int64_t next_id = 1;
-    source.image_id = next_id++;
-    if (source.rows == nullptr) return Ok();
-    return database_->Add(source);
+    return AddToDatabase(report, context_.image_id, context_.database);
   }
 
   int Finish() {
-    if (!result_.error) {
-      for (Status status : {WriteLostMap(), WriteDatabase()}) {
-        if (!status && !result_.error) result_.error = status.error();
-      }
-    }
-    bool acted = !options_.rollback.empty() || options_.recover;
     if (result_.error && result_.error->code == ErrorCode::kInterrupted) {
       PrintMessage("imgfsck", path_, "stopped; nothing half-written is left");
       return kExitStopped;
     }
-    result_.exit_code = acted ? (result_.error ? kExitFailed : kExitClean)
-                              : ExitCodeOf(result_, options_.fail_on, options_.exit_style);
-    if (acted && !options_.json) {
+    const bool only_acted = !options_.rollback.empty() || options_.recover;
+    result_.exit_code = only_acted ? (result_.error ? kExitFailed : kExitClean)
+                                   : ExitCodeOf(result_, options_.fail_on, options_.exit_style);
+    if (only_acted && !options_.json) {
       PrintMessage("imgfsck", path_, result_.error ? result_.error->message : message_);
       return result_.exit_code;
     }
@@ -247,6 +228,10 @@ class Runner {
       PrintMessage("imgfsck", path_, result_.error->message);
       if (!options_.json && !result_.before) return result_.exit_code;
     }
+    return Print() ? result_.exit_code : kExitFailed;
+  }
+
+  bool Print() {
     ReportOptions report;
     report.max_findings = options_.max_findings;
     report.verbosity = options_.verbosity;
@@ -258,14 +243,12 @@ class Runner {
     } else {
       WriteImageText(result_, report, out);
     }
-    if (!out.Finish()) return kExitFailed;
-    return result_.exit_code;
+    return out.Finish().has_value();
   }
 
   const std::string& path_;
   const ImgfsckOptions& options_;
-  Progress& progress_;
-  DatabaseFile* database_;
+  const RunContext& context_;
   OpenedImage image_;
   std::optional<CheckReport> report_;
   std::optional<Plan> plan_;
@@ -275,9 +258,8 @@ class Runner {
 
 }  // namespace
 
-int RunOnImage(const std::string& path, const ImgfsckOptions& options, Progress& progress,
-               DatabaseFile* database) {
-  return Runner(path, options, progress, database).Run();
+int RunOnImage(const std::string& path, const ImgfsckOptions& options, const RunContext& context) {
+  return Runner(path, options, context).Run();
 }
 
 }  // namespace imgfsck

@@ -8,9 +8,15 @@
 
 namespace imgfsck {
 
+// Where results of several images meet.
+struct RunContext {
+  Progress& progress;
+  DatabaseFile* database = nullptr;  // --db; null: none
+  int64_t image_id = 1;              // in the database
+};
+
 // Does everything that the options ask for with `path`, prints the result on stdout and returns its
 // exit status.
-int RunOnImage(const std::string& path, const ImgfsckOptions& options, Progress& progress,
-               DatabaseFile* database);
+int RunOnImage(const std::string& path, const ImgfsckOptions& options, const RunContext& context);
 
 }  // namespace imgfsck
