@@ -154,7 +154,7 @@ class Planner {
       return Ok();
     }
     Overlay trial(static_cast<const ByteSource&>(*plan_->overlay));
-    auto outcome = pass.run({trial, current(), options_});
+    auto outcome = pass.run({trial, current(), options_, &plan_->before});
     if (!outcome) {
       if (IsFatal(outcome.error())) return Error(outcome.error());
       Drop(pass, {}, outcome.error().message);

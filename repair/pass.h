@@ -68,6 +68,7 @@ struct PassContext {
   Overlay& image;             // read and write here
   const CheckReport& report;  // of exactly these bytes
   const RepairOptions& options;
+  const CheckReport* first = nullptr;  // of the image as it was; null: the same as `report`
 };
 
 struct Pass {

@@ -40,7 +40,11 @@ class Leaks {
         ++outcome_.changes;
       }
     }
-    if (outcome_.orphans.kept > 0) {
+    // Otherwise the lost-found pass says what becomes of them.
+    bool last_word = context_.options.mode == RepairMode::kLeaks ||
+                     context_.options.orphans == OrphanPolicy::kKeep ||
+                     state_.image->has_data_file();
+    if (outcome_.orphans.kept > 0 && last_word) {
       outcome_.notes.push_back(fmt::format(
           "{} leaked clusters hold data that nothing else in the image holds: kept "
           "(--orphans free gives them up)",

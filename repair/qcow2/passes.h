@@ -10,7 +10,8 @@
 namespace imgfsck::qcow2 {
 
 extern const Pass kHeaderPass, kExtensionPass, kSnapshotPass, kReservedBitsPass, kDropMappingsPass,
-    kSplitPass, kBitmapPass, kRebuildPass, kCountPass, kLeakPass, kCopiedPass, kFlagPass;
+    kSplitPass, kBitmapPass, kRebuildPass, kCountPass, kLeakPass, kLostFoundPass, kCopiedPass,
+    kFlagPass;
 
 // Calls visit for every distinct L2 table, as the overlay has it now; a visitor that changes the
 // bytes sets *changed, and they are written back.

@@ -14,7 +14,8 @@ std::span<const Pass> Passes() {
       qcow2::kHeaderPass,       qcow2::kExtensionPass,    qcow2::kSnapshotPass,
       qcow2::kReservedBitsPass, qcow2::kDropMappingsPass, qcow2::kSplitPass,
       qcow2::kBitmapPass,       qcow2::kRebuildPass,      qcow2::kCountPass,
-      qcow2::kLeakPass,         qcow2::kCopiedPass,       qcow2::kFlagPass};
+      qcow2::kLeakPass,         qcow2::kLostFoundPass,    qcow2::kCopiedPass,
+      qcow2::kFlagPass};
   return passes;
 }
 

@@ -4,9 +4,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 
 #include "repair/qcow2/passes.h"
+#include "repair/qcow2/snapshot_table.h"
 
 namespace imgfsck::qcow2 {
 namespace {
@@ -32,7 +32,8 @@ class SnapshotRepair {
     MendIds();
     AttachOrphans();
     if (outcome_.changes > 0 || entries_.size() != image_.header.nb_snapshots) {
-      IMG_RETURN_IF_ERROR(WriteTable());
+      IMG_RETURN_IF_ERROR(WriteSnapshotTable(editor_, entries_, end_));
+      ++outcome_.changes;
     }
     return outcome_;
   }
@@ -63,10 +64,7 @@ class SnapshotRepair {
   }
 
   void PutExtra(Snapshot* s, uint64_t disk_size) {
-    uint64_t vm_state = s->vm_state_size();
-    s->extra.resize(std::max<size_t>(s->extra.size(), 24));
-    StoreBe(&s->extra[0], vm_state);
-    StoreBe(&s->extra[8], disk_size);
+    SetSnapshotDiskSize(s, disk_size);
     ++outcome_.changes;
   }
 
@@ -137,16 +135,6 @@ class SnapshotRepair {
     ++outcome_.changes;
   }
 
-  std::string NextId() const {
-    uint64_t highest = 0;
-    for (const Snapshot& s : entries_) {
-      uint64_t id = 0;
-      std::from_chars(s.id.data(), s.id.data() + s.id.size(), id);
-      highest = std::max(highest, id);
-    }
-    return fmt::format("{}", highest + 1);
-  }
-
   void MendIds() {
     for (size_t i = 0; i < entries_.size(); ++i) {
       bool twin = std::any_of(entries_.begin(), entries_.begin() + static_cast<ptrdiff_t>(i),
@@ -155,7 +143,7 @@ class SnapshotRepair {
                                          : twin && Should(Problem::kQcow2SnapIdDuplicate);
       if (!mend) continue;
       DeclareLayer(i + 1);
-      entries_[i].id = NextId();
+      entries_[i].id = NextSnapshotId(entries_);
       ++outcome_.changes;
     }
   }
@@ -173,40 +161,13 @@ class SnapshotRepair {
       Snapshot s;
       s.l1_table_offset = offset;
       s.l1_size = static_cast<uint32_t>(needed);
-      s.id = NextId();
+      s.id = NextSnapshotId(entries_);
       s.name = fmt::format("recovered-{}", s.id);
       PutExtra(&s, image_.header.size);
       outcome_.particulars.push_back(
           fmt::format("an L1 table that nothing listed is now snapshot {}", s.name));
       entries_.push_back(std::move(s));
     }
-  }
-
-  Status WriteTable() {
-    ByteVector bytes;
-    for (const Snapshot& s : entries_) {
-      ByteVector entry = EncodeSnapshot(s);
-      bytes.insert(bytes.end(), entry.begin(), entry.end());
-    }
-    uint64_t offset = image_.header.snapshots_offset;
-    bool usable = offset != 0 && IsAligned(offset, image_.geometry.cluster_size) &&
-                  offset < image_.file_size;
-    uint64_t old_end = std::max(image_.snapshots.end, end_);
-    uint64_t room = usable ? AlignUp(old_end - offset, image_.geometry.cluster_size) : 0;
-    if (bytes.empty()) {
-      offset = 0;
-    } else if (bytes.size() > room) {
-      IMG_ASSIGN_OR_RETURN(offset,
-                           editor_.Allocate(image_.geometry.ClustersOf(bytes.size())));
-      for (uint64_t at = 0; at < room; at += image_.geometry.cluster_size) {
-        IMG_RETURN_IF_ERROR(editor_.SetCount(
-            (image_.header.snapshots_offset + at) >> image_.geometry.cluster_bits, 0));
-      }
-    }
-    if (!bytes.empty()) IMG_RETURN_IF_ERROR(editor_.Write(offset, bytes));
-    IMG_RETURN_IF_ERROR(editor_.Write64(64, offset));
-    ++outcome_.changes;
-    return editor_.Write32(60, static_cast<uint32_t>(entries_.size()));
   }
 
   const PassContext& context_;
