@@ -26,6 +26,8 @@ done
 
 scripts/setup.sh --tests
 jobs=$(nproc)
+# What was compiled in one clone serves the next.
+export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
 for preset in release asan; do
   cmake --preset "$preset" -DCMAKE_CXX_COMPILER_LAUNCHER=ccache \
         -DIMGFSCK_TESTS=ON -DIMGFSCK_LONG_TESTS=$long >/dev/null
