@@ -6,6 +6,7 @@
 
 #include <array>
 
+#include "analyzers/cow/check.h"
 #include "analyzers/qcow1/check.h"
 #include "analyzers/qcow2/check.h"
 #include "analyzers/raw/check.h"
@@ -18,6 +19,7 @@ namespace {
 constexpr std::array kCheckers = {
     &kQcow2Checker,
     &kQcow1Checker,
+    &kCowChecker,
     &kRawChecker,
     &kVhdChecker,
 };

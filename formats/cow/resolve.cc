@@ -9,7 +9,7 @@ namespace imgfsck::cow {
 namespace {
 
 constexpr int kEnough = 70;  // points below which no layout explains the file
-constexpr int kMargin = 15;  // by which the best has to beat the next
+constexpr int kMargin = 20;  // by which the best has to beat the next
 
 int ScoreVersion(const Header& h, Bytes bytes) {
   int score = h.magic_found ? 10 : 0;
