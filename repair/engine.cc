@@ -13,6 +13,7 @@
 
 #include "base/interrupt.h"
 #include "io/sha256.h"
+#include "repair/cow/repairer.h"
 #include "repair/guest_compare.h"
 #include "repair/judge.h"
 #include "repair/qcow1/repairer.h"
@@ -26,6 +27,7 @@ constexpr std::array kRepairers = {
     &kQcow2Repairer,
     &kQcow1Repairer,
     &kVhdRepairer,
+    &kCowRepairer,
 };
 
 constexpr int kMostRounds = 8;  // over all passes; each brings to light what the last one mended

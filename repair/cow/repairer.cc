@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// The order of the passes: first the header, without which nothing else can be found.
+#include "repair/cow/repairer.h"
+
+#include "repair/cow/passes.h"
+
+namespace imgfsck {
+namespace {
+
+template <Problem... problems>
+bool Wanted(const CheckReport& report, const RepairOptions& options) {
+  return WantedAny(report, options, {problems...});
+}
+
+bool RelinkWanted(const CheckReport& report, const RepairOptions& options) {
+  return !options.relink_parent.empty() && !report.findings.Has(Problem::kCowEmptyFile);
+}
+
+using enum Problem;
+constexpr Pass kPasses[] = {
+    {"recreate", 5, "writes a header into an empty file", Wanted<kCowEmptyFile>, cow::Recreate},
+    {"older-header", 8, "restores the header of the version that the file was made with",
+     Wanted<kCowHeaderUpgradedInPlace>, cow::RestoreOlder},
+    {"header", 10, "restores header fields from what the rest of the file shows",
+     Wanted<kCowMagic, kCowVersion, kCowV3BrokenLayout, kCowEndian, kCowSectorsize, kCowAlignment,
+            kCowFormatField, kCowSizeZero, kCowPathUnterminated, kCowPathRelative, kCowPathGarbage,
+            kCowBackingMtime>,
+     cow::RepairHeader},
+    {"relink", 20, "names the backing file that was asked for", RelinkWanted, cow::Relink},
+    {"bitmap", 30, "completes the bitmap and clears what is no mark",
+     Wanted<kCowBitmapTruncated, kCowBitmapBitsPastSize, kCowBackingNewerMerged>,
+     cow::RepairBitmap},
+    {"sectors", 40, "makes marks and data agree",
+     Wanted<kCowDataBeyondEof, kCowDataHoleSet, kCowDataUnmapped, kCowDataRedundant>,
+     cow::RepairSectors},
+    {"length", 50, "brings the file to its usual length", Wanted<kCowFileLength, kCowTrailingData>,
+     cow::RepairLength},
+    {"convert", 60, "writes the image anew in the version 3 layout",
+     Wanted<kCowLayoutAmbiguous, kCowLayoutForeignAbi, kCowBitmapRounding, kCowBitmapDataAlias>,
+     cow::Convert},
+};
+
+}  // namespace
+
+const Repairer kCowRepairer = {"cow", kPasses, nullptr};
+
+}  // namespace imgfsck
