@@ -66,6 +66,9 @@ class SoundMatrix(ImageTest):
         patient.set_count(old >> patient.cluster_bits, 0)
         patient.close()
         yield "refcount table longer than needed", path
+        path = self.sound(Recipe("data-file"), "zeroed.qcow2")
+        qemu_io(path, ["write 0 4k", "write -z 0 4k"])
+        yield "first cluster of a data file zeroed", path
         path = self.folder / "nothing.qcow2"
         qemu_img("create", "-q", "-f", "qcow2", path, "0")
         yield "disk of no bytes", path

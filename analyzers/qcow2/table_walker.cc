@@ -129,8 +129,10 @@ void TableWalker::CountActive(const Entry& entry, const EntryClaim& claim) {
     return;
   }
   uint64_t host = entry.host();
+  // In a data file guest cluster 0 lies at offset 0; QEMU counts it unless it is flagged as zero.
+  bool first_of_data_file = entry.copied() && (g_.extended_l2 || !entry.zero_flag());
   bool allocated = claim.kind == EntryClaim::Kind::kCluster ||
-                   (image_.has_data_file() && (host != 0 || entry.copied()));
+                   (image_.has_data_file() && (host != 0 || first_of_data_file));
   if (!allocated) return;
   if (image_.has_data_file()) data_file_end = std::max(data_file_end, host + g_.cluster_size);
   ++counts.allocated_clusters;

@@ -77,13 +77,13 @@ class Maker:
             extra = ["-b", os.path.basename(base), "-F", "raw"]
         command = ["create", "-q", "-f", "qcow2", *extra, "-o", ",".join(options), self.path,
                    self.size]
-        for attempt in range(5):
+        for attempt in range(30):
             try:
                 qemu_img(*command)
                 return
             except ToolFailed as failure:
                 # On a busy machine QEMU sometimes cannot time its key derivation.
-                if attempt == 4 or "accurate CPU usage" not in str(failure):
+                if attempt == 29 or "accurate CPU usage" not in str(failure):
                     raise
 
     def pattern(self, folder):
