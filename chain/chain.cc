@@ -148,7 +148,8 @@ Status Chain::Add(const std::string& path, const std::string& format, bool named
 
 Status Chain::Follow(const ChainOptions& options) {
   while (auto backing = layers_.back()->driver->Backing()) {
-    if (!options.backing) {
+    if (options.backing == BackingUse::kIgnore) break;
+    if (options.backing == BackingUse::kRefuse) {
       return Error{ErrorCode::kPermission,
                    fmt::format("{}: it has a backing file, and none is to be opened",
                                Printable(layers_.back()->path)),

@@ -13,6 +13,12 @@
 
 namespace imgfsck {
 
+enum class BackingUse {
+  kOpen,    // open them, all the way down
+  kRefuse,  // refuse an image that has one
+  kIgnore,  // ranges that a backing file has read as zeros: for work on metadata only
+};
+
 struct ChainOptions {
   std::string format;     // of the image itself; empty: by its content
   bool writable = false;  // the image itself; backing files never are

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copies a disk: reads, decodes and compares on all cores, writes in order, keeps holes; with
+// salvage, past damage.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "chain/chain.h"
+#include "tools/common/terminal.h"
+
+namespace imgfsck {
+
+struct CopyOptions {
+  unsigned threads = 1;
+  bool compress = false;
+  bool salvage = false;
+  bool zeros_needed = false;  // the target does not read as zeros by itself
+  uint64_t sparse = 4096;     // zeros of at least so many bytes are not written; 0: all are
+  Progress* progress = nullptr;
+};
+
+// Copies all of `source` to the front of `target`. *lost: guest ranges that could not be read
+// (with salvage; they become zeros), ascending and merged.
+Status CopyDisk(Driver& source, Driver& target, const CopyOptions& options,
+                std::vector<GuestRange>* lost);
+
+// Reads what can be read of the range, zeros for the rest, which is added to *lost.
+Status ReadPastDamage(Driver& source, uint64_t offset, MutableBytes buffer,
+                      std::vector<GuestRange>* lost);
+
+// True when the whole range is known to read as zeros without reading it.
+bool KnownZero(Driver& driver, uint64_t offset, uint64_t length);
+
+}  // namespace imgfsck

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// imgio create. A backing file is looked at for its size and format, unless -u says not to.
+#include <fmt/format.h>
+
+#include "base/text.h"
+#include "tools/imgio/commands.h"
+
+namespace imgfsck {
+namespace {
+
+// The size and the format of the backing file that the new image names.
+Status LookAtBacking(const ImgioOptions& options, CreateOptions* set, uint64_t* size, bool has_size) {
+  BackingReference reference{set->at("backing_file"), ""};
+  if (set->contains("backing_fmt")) reference.format = set->at("backing_fmt");
+  ChainOptions chain;
+  IMG_ASSIGN_OR_RETURN(chain.passphrase, Passphrase(options));
+  IMG_ASSIGN_OR_RETURN(auto base, Chain::OpenBacking(options.words[0], reference, chain));
+  if (reference.format.empty()) {
+    (*set)["backing_fmt"] = std::string(base->layers().front()->format->name);
+  }
+  if (!has_size) *size = base->driver().VirtualSize();
+  return Ok();
+}
+
+}  // namespace
+
+Result<int> CreateCommand(const ImgioOptions& options) {
+  const Format* format = FindFormat(options.format.empty() ? "raw" : options.format);
+  if (format == nullptr || format->create == nullptr) {
+    return Error{ErrorCode::kUnsupported,
+                 fmt::format("images of format \"{}\" cannot be made", Printable(options.format)),
+                 {}};
+  }
+  IMG_ASSIGN_OR_RETURN(CreateOptions set, FormatOptions(options));
+  bool has_size = !options.sizes.empty();
+  uint64_t size = has_size ? options.sizes[0] : 0;
+  if (set.contains("backing_file") && !options.unsafe) {
+    IMG_RETURN_IF_ERROR(LookAtBacking(options, &set, &size, has_size));
+  } else if (!has_size) {
+    return Error{ErrorCode::kInvalid, "a new image needs a size", {}};
+  }
+  const std::string& path = options.words[0];
+  IMG_ASSIGN_OR_RETURN(auto file, NewFile::Create(path, options.force));
+  std::unique_ptr<NewFile> data;
+  if (auto name = set.find("data_file"); name != set.end()) {
+    IMG_ASSIGN_OR_RETURN(std::string data_path, ResolveDataFileName(name->second));
+    IMG_ASSIGN_OR_RETURN(data, NewFile::Create(data_path, options.force));
+    IMG_RETURN_IF_ERROR(data->store().SetSize(size));
+  }
+  IMG_RETURN_IF_ERROR(format->create(file->store(), size, set));
+  IMG_RETURN_IF_ERROR(SyncDirectoryOf(path));
+  file->Keep();
+  if (data) data->Keep();
+  if (!options.quiet) {
+    fmt::print("{}: {} image of {} bytes\n", Printable(path), format->name, size);
+  }
+  return 0;
+}
+
+}  // namespace imgfsck
