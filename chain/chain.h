@@ -22,7 +22,7 @@ enum class BackingUse {
 struct ChainOptions {
   std::string format;     // of the image itself; empty: by its content
   bool writable = false;  // the image itself; backing files never are
-  bool backing = true;    // false: an image with a backing file is refused
+  BackingUse backing = BackingUse::kOpen;
   bool lock = true;       // hold QEMU's locks while writing
   std::string passphrase, snapshot;
   std::string size_policy = "auto";

@@ -22,7 +22,8 @@ namespace imgfsck {
 struct BlockStatus {
   uint64_t length = 0;                  // guest bytes, at least 1
   MappingState state = MappingState::kUnallocated;
-  std::optional<uint64_t> host_offset;  // plain data only: where the first byte lies
+  std::optional<uint64_t> host_offset;  // plain data: where the first byte lies; zeros: where space
+                                        // for it is kept
 };
 
 // What a driver can do; asked, not guessed.

@@ -10,9 +10,12 @@ namespace imgfsck::qcow2 {
 namespace {
 
 // Extends a run by the next unit's state, while it goes on where the run ends.
-bool Continues(const GuestRun& run, MappingState state, uint64_t host) {
-  if (run.state != state || state == MappingState::kCompressed) return false;
-  return state != MappingState::kData || host == run.host + run.length;
+bool Continues(const GuestRun& run, MappingState state, bool reserved, uint64_t host) {
+  if (run.state != state || run.reserved != reserved || state == MappingState::kCompressed) {
+    return false;
+  }
+  bool placed = state == MappingState::kData || reserved;
+  return !placed || host == run.host + run.length;
 }
 
 MappingState UnitState(const ClusterState& cluster, unsigned unit) {
@@ -31,10 +34,11 @@ bool AddCluster(const Core& core, const ClusterState& cluster, uint64_t at, Gues
   }
   while (in_cluster < cluster_size) {
     MappingState state = UnitState(cluster, static_cast<unsigned>(in_cluster / unit_size));
-    uint64_t host = state == MappingState::kData ? cluster.host + in_cluster : 0;
+    bool reserved = state == MappingState::kZero && cluster.has_host;
+    uint64_t host = state == MappingState::kData || reserved ? cluster.host + in_cluster : 0;
     if (run->length == 0) {
-      *run = {state, 0, host, {}, state == MappingState::kZero && cluster.has_host};
-    } else if (!Continues(*run, state, host)) {
+      *run = {state, 0, host, {}, reserved};
+    } else if (!Continues(*run, state, reserved, host)) {
       return false;
     }
     uint64_t step = unit_size - in_cluster % unit_size;
@@ -147,14 +151,14 @@ Result<BlockStatus> GuestStatus(Core& core, uint64_t offset, uint64_t limit) {
   limit = std::min(limit, core.size - offset);
   IMG_ASSIGN_OR_RETURN(GuestRun run, LookUp(core, offset, limit));
   BlockStatus status{run.length, run.state, std::nullopt};
-  if (run.state == MappingState::kData) status.host_offset = run.host;
+  if (run.state == MappingState::kData || run.reserved) status.host_offset = run.host;
   // Long runs go on over many L2 tables.
   while (status.length < limit && run.state != MappingState::kCompressed) {
     uint64_t at = offset + status.length;
     if (at % core.g().l2_span != 0) break;
     auto next = LookUp(core, at, limit - status.length);
-    if (!next ||
-        !Continues({status.state, status.length, run.host, {}, false}, next->state, next->host)) {
+    run.length = status.length;
+    if (!next || !Continues(run, next->state, next->reserved, next->host)) {
       break;
     }
     status.length += next->length;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "base/checked.h"
 #include "base/interrupt.h"
 #include "base/text.h"
 #include "tools/imgio/commands.h"

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "base/checked.h"
 #include "base/interrupt.h"
 #include "base/parallel.h"
 #include "base/text.h"

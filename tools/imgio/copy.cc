@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "base/checked.h"
 #include "base/interrupt.h"
 #include "tools/imgio/pipeline.h"
 

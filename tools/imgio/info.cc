@@ -142,7 +142,7 @@ Result<int> MapCommand(const ImgioOptions& options) {
     entry.present = s.state != MappingState::kUnallocated;
     entry.data = s.state == MappingState::kData || s.state == MappingState::kCompressed;
     entry.zero = !entry.data;
-    if (s.state == MappingState::kData) entry.offset = s.host_offset;
+    entry.offset = s.host_offset;
     const ChainLayer& layer = *chain->layers()[found.depth];
     entry.filename = layer.path;
     map.Add(entry);

@@ -79,7 +79,9 @@ class Declaration {
     c->add_flag("-U,--force-share", raw_.flag, "Accepted for qemu-img's sake");
   }
   void Set(CLI::App* c) {
-    c->add_option("-o", o_.set, "Options of the format, key=value,…")->type_name("OPTIONS");
+    c->add_option("-o", o_.set, "Options of the format, key=value,…")
+        ->type_name("OPTIONS")
+        ->allow_extra_args(false);
     c->add_flag("--force", o_.force, "Overwrite an existing file");
   }
 

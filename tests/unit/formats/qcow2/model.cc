@@ -101,7 +101,7 @@ Status Model::Snapshot(Driver& driver) {
   disk = at->second.disk;
   for (auto& [name, bitmap] : bitmaps) {
     std::erase_if(bitmap.dirty,
-                  [&](uint64_t bit) { return bit * bitmap.granularity >= disk.size(); });
+                  [&, unit = bitmap.granularity](uint64_t bit) { return bit * unit >= disk.size(); });
   }
   Mark(0, disk.size());
   return Ok();
@@ -161,7 +161,7 @@ Status Model::Resize(Driver& driver) {
     Mark(old, std::min<uint64_t>(size, base_.size()) - old);
   }
   for (auto& [name, bitmap] : bitmaps) {
-    std::erase_if(bitmap.dirty, [&](uint64_t bit) { return bit * bitmap.granularity >= size; });
+    std::erase_if(bitmap.dirty, [&, unit = bitmap.granularity](uint64_t bit) { return bit * unit >= size; });
   }
   return Ok();
 }

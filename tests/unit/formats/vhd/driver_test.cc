@@ -150,7 +150,7 @@ TEST(VhdDriver, TwoFootersEqualAfterEveryAllocation) {
   MakeVhd(store, kSize);
   auto driver = OpenStore(kFormat, store);
   ASSERT_TRUE(driver);
-  for (uint64_t block : {7, 0, 19, 3}) {
+  for (uint64_t block : {7u, 0u, 19u, 3u}) {
     ASSERT_TRUE(driver->Write(block * kTestBlock + 100, Pattern(block, 10)));
     Bytes all = store.bytes();
     EXPECT_TRUE(std::ranges::equal(all.first(512), all.last(512)));

@@ -73,7 +73,7 @@ inline constexpr uint64_t kSoundSize = 10 * kSoundBlock + kSoundBlock / 2;
 inline void WriteSoundBlocks(MemoryStore& store) {
   auto driver = OpenStore(kFormat, store);
   ASSERT_TRUE(driver);
-  for (uint64_t block : {6, 1, 10, 0, 4}) {
+  for (uint64_t block : {6u, 1u, 10u, 0u, 4u}) {
     ASSERT_TRUE(driver->Write(block * kSoundBlock, Pattern(block, kSoundBlock / 2)));
   }
   ASSERT_TRUE(driver->Close());

@@ -1,0 +1,460 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""imgio against QEMU, both ways: what QEMU writes imgio reads, what imgio writes QEMU reads and calls
+clean, over versions, cluster sizes, refcount widths, backing files, compression, extended L2 tables,
+LUKS, external data files and bitmaps. With IMGFSCK_LONG=1 the whole matrix, else a seeded sample."""
+import json
+import os
+import random
+import sys
+import unittest
+
+from imglib import make
+from imglib.programs import (BIN, LONG, SECRET, luks_target, qemu_img, qemu_io, run,
+                             secret_options, temp_dir)
+
+KB, MB = 1024, 1024 * 1024
+
+
+def imgio(*words, code=0, **more):
+    done = run(BIN / "imgio", *words, **more)
+    if done.code != code:
+        raise AssertionError(f"{done.command}: exit {done.code}\n{done.out[-2000:]}{done.err[-2000:]}")
+    return done.out
+
+
+def password(folder):
+    path = folder / "password"
+    path.write_text(SECRET + "\n")
+    return ["--password-file", path]
+
+
+def qemu_raw(folder, path, luks=False, snapshot=None, name="qemu.raw"):
+    """The disk as QEMU reads it."""
+    raw = folder / name
+    view = ["-l", f"snapshot.name={snapshot}"] if snapshot else []
+    source = luks_target(path) if luks else ["-f", "qcow2", path]
+    qemu_img("convert", *view, "-O", "raw", *source, raw, timeout=300)
+    return raw.read_bytes()
+
+
+def our_raw(folder, path, *options):
+    raw = folder / "ours.raw"
+    imgio("convert", "--force", *options, path, raw)
+    return raw.read_bytes()
+
+
+def clean(path, luks=False):
+    target = luks_target(path) if luks else ["-f", "qcow2", path]
+    done = run("qemu-img", "check", *target)
+    if done.code != 0:
+        raise AssertionError(f"{done.command}: exit {done.code}\n{done.out}{done.err}")
+
+
+def recipes():
+    for compat in ("v2", "v3"):
+        for content in make.CONTENTS:
+            for size in make.CLUSTER_SIZES:
+                for bits in make.REFCOUNT_BITS:
+                    recipe = make.Recipe(content, compat, size, bits)
+                    if make.valid(recipe) and make.layout(recipe)[0] <= 64 * MB:
+                        yield recipe
+
+
+def sample(everything, count):
+    everything = list(everything)
+    if LONG:
+        return everything
+    chosen = random.Random(6).sample(everything, count)
+    # Each content at least once.
+    have = {recipe.content for recipe in chosen}
+    return chosen + [next(r for r in everything if r.content == c)
+                     for c in make.CONTENTS if c not in have]
+
+
+class Reading(unittest.TestCase):
+    def test_reads_what_qemu_wrote(self):
+        for recipe in sample(recipes(), 14):
+            with self.subTest(recipe=recipe), temp_dir() as folder:
+                path, luks = folder / "i.qcow2", recipe.content == "luks"
+                make.make(path, recipe)
+                key = password(folder) if luks else []
+                self.assertEqual(our_raw(folder, path, *key), qemu_raw(folder, path, luks))
+                for snapshot in json.loads(imgio("snapshot", "list", "--json", *key, path)):
+                    name = snapshot["name"]
+                    self.assertEqual(our_raw(folder, path, *key, "--snapshot", name),
+                                     qemu_raw(folder, path, luks, name))
+                if not luks:
+                    ours = json.loads(imgio("map", "--json", path))
+                    theirs = json.loads(qemu_img("map", "--output=json", "-f", "qcow2", path))
+                    # QEMU also looks for holes in the files below.
+                    if recipe.content not in ("backing", "data-file", "data-file-raw"):
+                        self.assertEqual(ours, theirs)
+
+    def test_reads_legacy_aes(self):
+        with temp_dir() as folder:
+            path = folder / "i.qcow2"
+            qemu_img("create", "-q", "-f", "qcow2", *secret_options(), "-o",
+                     "encrypt.format=aes,encrypt.key-secret=key", path, "4M")
+            target = secret_options() + ["--image-opts", "driver=qcow2,encrypt.format=aes,"
+                                         f"encrypt.key-secret=key,file.filename={path}"]
+            qemu_io(path, ["write -P 0x61 70000 300000"], target)
+            raw = our_raw(folder, path, *password(folder))
+            self.assertEqual(raw[70000:370000], b"a" * 300000)
+            imgio("write", path, 100, "--pattern", "0x62", "--length", 5000, *password(folder))
+            qemu_io(path, ["read -P 0x62 100 5000", "read -P 0x61 70000 300000"], target)
+
+    def test_bitmaps_of_qemu(self):
+        with temp_dir() as folder:
+            path = folder / "i.qcow2"
+            qemu_img("create", "-q", "-f", "qcow2", path, "8M")
+            qemu_img("bitmap", "--add", "-g", "64k", path, "one")
+            qemu_img("bitmap", "--add", "--disable", "-g", "4k", path, "off")
+            qemu_io(path, ["write 0 1", "write 192k 4k", "write 640k 64k"])
+            self.assertEqual(imgio("bitmap", "dump", path, "one"),
+                             "0 65536\n196608 65536\n655360 65536\n")
+            self.assertEqual(imgio("bitmap", "dump", path, "off"), "")
+            imgio("write", path, "1M", "--pattern", 1, "--length", 10)
+            imgio("discard", path, "2M", "128K")
+            self.assertEqual(imgio("bitmap", "dump", path, "one"),
+                             "0 65536\n196608 65536\n655360 65536\n1048576 65536\n2097152 131072\n")
+            qemu_img("bitmap", "--merge", "one", path, "off")
+            self.assertEqual(imgio("bitmap", "dump", path, "off").split("\n")[-2], "2097152 131072")
+            imgio("bitmap", "add", "-g", "32k", path, "three")
+            imgio("bitmap", "merge", path, "three", "one")
+            imgio("bitmap", "clear", path, "one")
+            imgio("bitmap", "enable", path, "off")
+            imgio("bitmap", "remove", path, "one")
+            info = json.loads(qemu_img("info", "--output=json", path))
+            found = info["format-specific"]["data"]["bitmaps"]
+            self.assertEqual({b["name"]: (b["granularity"], b["flags"]) for b in found},
+                             {"off": (4096, ["auto"]), "three": (32768, ["auto"])})
+            clean(path)
+
+
+def write_recipes():
+    for compat in ("v2", "v3"):
+        for bits in make.REFCOUNT_BITS if compat == "v3" else [16]:
+            for size in (512, 1024, 4096, 16 * KB, 64 * KB, 2 * MB):
+                for content in ("plain", "zlib", "zstd", "extended-l2", "data-file",
+                                "data-file-raw", "luks", "bitmaps", "backing", "lazy"):
+                    if compat == "v2" and content not in ("plain", "zlib", "luks", "backing"):
+                        continue
+                    if content == "extended-l2" and size < 16 * KB:
+                        continue
+                    yield make.Recipe(content, compat, size, bits)
+
+
+class Session:
+    """An image made and written by imgio, and beside it a plain file with what it should read."""
+
+    def __init__(self, folder, recipe, seed):
+        self.folder, self.recipe = folder, recipe
+        self.random = random.Random(f"{seed} {recipe}")
+        self.path = folder / "i.qcow2"
+        self.size = 3 * MB + 512 * 7 if recipe.cluster_size >= 4096 else 700 * KB + 512
+        self.disk = bytearray(self.size)
+        self.luks = recipe.content == "luks"
+        self.key = password(folder) if self.luks else []
+
+    def create(self):
+        recipe, options = self.recipe, []
+        options += [f"cluster_size={recipe.cluster_size}", f"compat={recipe.compat}"]
+        if recipe.compat == "v3":
+            options.append(f"refcount_bits={recipe.refcount_bits}")
+        extra = {"zstd": "compression_type=zstd", "extended-l2": "extended_l2=on",
+                 "lazy": "lazy_refcounts=on", "luks": "encrypt.format=luks",
+                 "data-file": f"data_file={self.path}.data",
+                 "data-file-raw": f"data_file={self.path}.data,data_file_raw=on"}
+        if recipe.content in extra:
+            options.append(extra[recipe.content])
+        words = []
+        if recipe.content == "backing":
+            base = self.folder / "base.raw"
+            content = self.random.randbytes(self.size - 3 * KB)
+            base.write_bytes(content)
+            self.disk[:len(content)] = content
+            words = ["-b", "base.raw", "-F", "raw"]
+        imgio("create", "-f", "qcow2", "-o", ",".join(options), *words, *self.key, self.path,
+              self.size)
+        if recipe.content == "bitmaps":
+            imgio("bitmap", "add", "-g", "64k", self.path, "one")
+
+    def range(self, unit=1):
+        length = self.random.choice([1, 511, 512, 4096, 65536, 300000])
+        offset = self.random.randrange(self.size) // unit * unit
+        return offset, min(length, self.size - offset)
+
+    def write(self):
+        offset, length = self.range()
+        data = self.random.randbytes(length)
+        source = self.folder / "data"
+        source.write_bytes(data)
+        imgio("write", "-q", self.path, offset, "--from", source, *self.key)
+        self.disk[offset:offset + length] = data
+
+    def compress(self):
+        unit = self.recipe.cluster_size
+        offset, length = self.range(unit)
+        length = min((length + unit - 1) // unit * unit, self.size - offset)
+        imgio("write", "-q", "-c", self.path, offset, "--pattern", 7, "--length", length)
+        self.disk[offset:offset + length] = bytes([7]) * length
+
+    def zero(self):
+        offset, length = self.range()
+        imgio("zero", self.path, offset, length, *self.key)
+        self.disk[offset:offset + length] = bytes(length)
+
+    def discard(self):
+        unit = self.recipe.cluster_size
+        offset, length = self.range(unit)
+        length = length // unit * unit
+        imgio("discard", self.path, offset, length, *self.key)
+        if not (self.recipe.compat == "v2" and self.recipe.content == "backing"):
+            self.disk[offset:offset + length] = bytes(length)
+
+    def qemu_write(self):
+        offset, length = self.range(512)
+        length = max(length // 512 * 512, 512)
+        target = luks_target(self.path) if self.luks else ()
+        qemu_io(self.path, [f"write -P 0x77 {offset} {length}"], target)
+        self.disk[offset:offset + length] = b"\x77" * length
+
+    def step(self):
+        steps = [self.write, self.write, self.zero, self.discard, self.qemu_write]
+        if self.recipe.content in ("plain", "zlib", "zstd", "extended-l2", "bitmaps", "lazy",
+                                   "backing"):
+            steps.append(self.compress)
+        self.random.choice(steps)()
+
+
+class Writing(unittest.TestCase):
+    def test_qemu_reads_what_we_wrote(self):
+        for recipe in sample_writes():
+            with self.subTest(recipe=recipe), temp_dir() as folder:
+                session = Session(folder, recipe, 3)
+                session.create()
+                snapshots = {}
+                for step in range(8):
+                    session.step()
+                    if step == 4 and not recipe.content.startswith("data-file"):
+                        imgio("snapshot", "create", session.path, "then", *session.key)
+                        snapshots["then"] = bytes(session.disk)
+                luks, path = session.luks, session.path
+                self.assertTrue(qemu_raw(folder, path, luks) == bytes(session.disk))
+                self.assertTrue(our_raw(folder, path, *session.key) == bytes(session.disk))
+                for name, disk in snapshots.items():
+                    self.assertTrue(qemu_raw(folder, path, luks, name) == disk)
+                clean(path, luks)
+                if recipe.content == "data-file-raw":
+                    data = (folder / "i.qcow2.data").read_bytes()
+                    self.assertTrue(data == bytes(session.disk))
+                if snapshots:
+                    imgio("snapshot", "apply", path, "then", *session.key)
+                    self.assertTrue(qemu_raw(folder, path, luks) == snapshots["then"])
+                    imgio("snapshot", "delete", path, "then", *session.key)
+                    clean(path, luks)
+
+
+def sample_writes():
+    everything = list(write_recipes())
+    if LONG:
+        return everything
+    chosen = random.Random(8).sample(everything, 16)
+    have = {recipe.content for recipe in chosen}
+    for recipe in everything:
+        if recipe.content not in have:
+            have.add(recipe.content)
+            chosen.append(recipe)
+    return chosen
+
+
+class Converting(unittest.TestCase):
+    OUTPUTS = [("qcow2", "qcow2", []), ("qcow2", "qcow2", ["-c"]),
+               ("qcow2", "qcow2", ["-c", "-o", "compression_type=zstd"]),
+               ("qcow2", "qcow2", ["-o", "preallocation=metadata"]),
+               ("qcow", "qcow", []), ("vpc", "vpc", ["-o", "force_size=on"]),
+               ("vpc", "vpc", ["-o", "subformat=fixed,force_size=on"]), ("cow", None, []),
+               ("raw", "raw", [])]
+
+    def source(self, folder):
+        raw = folder / "source.raw"
+        rng = random.Random(5)
+        with open(raw, "wb") as file:
+            file.truncate(9 * MB)
+            for _ in range(30):
+                file.seek(rng.randrange(0, 8 * MB))
+                file.write(rng.randbytes(rng.randrange(1, 200000)) if rng.random() < 0.5
+                           else b"text " * rng.randrange(1, 40000))
+            file.truncate(9 * MB)
+        return raw
+
+    def test_between_any_two_formats(self):
+        with temp_dir() as folder:
+            raw = self.source(folder)
+            content = raw.read_bytes()
+            made = []
+            for number, (ours, theirs, options) in enumerate(self.OUTPUTS):
+                path = folder / f"{number}.{ours}"
+                imgio("convert", "-f", "raw", "-O", ours, *options, raw, path)
+                made.append((path, ours))
+                if theirs:
+                    out = folder / "check.raw"
+                    qemu_img("convert", "-f", theirs, "-O", "raw", path, out)
+                    self.assertTrue(out.read_bytes() == content, (ours, options))
+            for path, name in made:
+                for _, (ours, _, options) in enumerate(self.OUTPUTS):
+                    with self.subTest(source=path.name, to=ours, options=options):
+                        out = folder / "out"
+                        imgio("convert", "--force", "-f", name, "-O", ours, *options, path, out)
+                        imgio("compare", "-s", "-f", "raw", "-F", ours, raw, out)
+                        out.unlink()
+
+    def test_holes_are_kept(self):
+        with temp_dir() as folder:
+            path, raw = folder / "i.qcow2", folder / "i.raw"
+            imgio("create", "-f", "qcow2", path, "1T")
+            imgio("write", path, "700G", "--pattern", 9, "--length", "1M")
+            imgio("convert", path, raw)
+            self.assertEqual(os.stat(raw).st_size, 1 << 40)
+            self.assertLess(os.stat(raw).st_blocks * 512, 2 * MB)
+            imgio("compare", path, raw, "-F", "raw")
+            imgio("write", path, "900G", "--pattern", 1, "--length", "1")
+            self.assertIn(str(900 << 30), imgio("compare", path, raw, "-F", "raw", code=1))
+
+    def test_salvage(self):
+        with temp_dir() as folder:
+            path = folder / "i.qcow2"
+            imgio("create", "-f", "qcow2", path, "2M")
+            imgio("write", path, 0, "--pattern", 5, "--length", "2M", "-c")
+            start = json.loads(qemu_img("check", "--output=json", path))
+            self.assertEqual(start["compressed-clusters"], 32)
+            # The fifth stream's bytes become something that no inflater takes.
+            from imglib.qcow2 import Qcow2
+            with Qcow2(path) as image:
+                entries = list(image.slots())
+                offset, _ = image.compressed_span(entries[4].entry)[:2]
+            with open(path, "r+b") as file:
+                file.seek(offset)
+                file.write(b"\xff" * 30)
+            imgio("convert", path, folder / "no.raw", code=8)
+            self.assertFalse((folder / "no.raw").exists())
+            out = imgio("convert", "--salvage", "--lost-map", folder / "map", path,
+                        folder / "yes.raw")
+            self.assertIn("lost 262144 65536", out)
+            raw = (folder / "yes.raw").read_bytes()
+            self.assertEqual(raw[262144:327680], bytes(65536))
+            self.assertEqual(raw[:262144], b"\x05" * 262144)
+            self.assertIn("0x00040000  0x00010000  -", (folder / "map").read_text())
+
+    def test_into_an_existing_image(self):
+        with temp_dir() as folder:
+            raw, path = self.source(folder), folder / "i.qcow2"
+            imgio("create", "-f", "qcow2", path, "9M")
+            imgio("write", path, 0, "--pattern", 3, "--length", "9M")
+            imgio("convert", "-f", "raw", raw, path, code=8)
+            imgio("convert", "-n", "-f", "raw", "-O", "qcow2", raw, path)
+            imgio("compare", "-f", "raw", raw, path)
+            clean(path)
+
+
+class Layers(unittest.TestCase):
+    def chain(self, folder):
+        """base <- middle <- top, and what the top reads."""
+        disk = bytearray(2 * MB)
+        for level, name in enumerate(["base", "middle", "top"]):
+            extra = ["-b", f"{before}.qcow2", "-F", "qcow2"] if level else []
+            imgio("create", "-f", "qcow2", "-o", "cluster_size=4k", *extra,
+                  folder / f"{name}.qcow2", *([] if level else ["2M"]))
+            for at in range(level * 10000, 2 * MB, 90000 + level * 7000):
+                imgio("write", "-q", folder / f"{name}.qcow2", at, "--pattern", level + 1,
+                      "--length", 9000 if at + 9000 < 2 * MB else 2 * MB - at)
+                disk[at:at + 9000] = bytes([level + 1]) * len(disk[at:at + 9000])
+            before = name
+        imgio("zero", folder / "top.qcow2", "1M", 50000)
+        disk[MB:MB + 50000] = bytes(50000)
+        return bytes(disk[:2 * MB])
+
+    def test_map_through_a_chain(self):
+        with temp_dir() as folder:
+            self.chain(folder)
+            top = folder / "top.qcow2"
+            ours = json.loads(imgio("map", "--json", top))
+            theirs = json.loads(qemu_img("map", "--output=json", "-f", "qcow2", top))
+            self.assertEqual(ours, theirs)
+
+    def test_commit(self):
+        with temp_dir() as folder:
+            disk = self.chain(folder)
+            imgio("commit", folder / "top.qcow2")
+            for name in ("top", "middle"):
+                clean(folder / f"{name}.qcow2")
+                self.assertEqual(qemu_raw(folder, folder / f"{name}.qcow2"), disk)
+            self.assertFalse(any(entry["depth"] == 0 and entry["present"]
+                                 for entry in json.loads(imgio("map", "--json",
+                                                               folder / "top.qcow2"))))
+
+    def test_rebase(self):
+        for target in ("base.qcow2", ""):
+            with temp_dir() as folder:
+                disk = self.chain(folder)
+                top = folder / "top.qcow2"
+                imgio("rebase", "-b", target, *(["-F", "qcow2"] if target else []), top)
+                clean(top)
+                self.assertEqual(qemu_raw(folder, top), disk)
+                info = json.loads(qemu_img("info", "--output=json", top))
+                self.assertEqual(info.get("backing-filename", ""), target)
+
+    def test_names_that_must_not_be_opened(self):
+        with temp_dir() as folder:
+            for name in ("json:{\"driver\":\"null-co\"}", "nbd://localhost/x", "/dev/zero",
+                         "self.qcow2"):
+                path = folder / "self.qcow2"
+                imgio("create", "--force", "-u", "-f", "qcow2", "-b", name, "-F", "qcow2", path,
+                      "1M")
+                imgio("read", path, 0, 10, code=8)
+            imgio("rebase", "-u", "-b", "", path)
+            self.assertEqual(imgio("read", path, 0, 10), "\0" * 10)
+
+    def test_resize(self):
+        with temp_dir() as folder:
+            disk = self.chain(folder)
+            top = folder / "top.qcow2"
+            imgio("resize", top, "-1M", code=8)
+            imgio("resize", "--shrink", top, "-1M")
+            self.assertEqual(qemu_raw(folder, top), disk[:MB])
+            imgio("resize", top, "+3M")
+            clean(top)
+            self.assertEqual(qemu_raw(folder, top), disk[:MB] + bytes(3 * MB))
+
+
+class Contract(unittest.TestCase):
+    def test_statuses(self):
+        with temp_dir() as folder:
+            path = folder / "i.qcow2"
+            imgio("create", "-f", "qcow2", path, "1M")
+            imgio("create", "-f", "qcow2", path, "1M", code=8)
+            for words in (["frob"], ["read", path], ["read", path, "x", 1], ["resize", path, "big"],
+                          ["write", path, 0], ["bitmap", path, "x"], []):
+                imgio(*words, code=16)
+            imgio("read", path, "1M", 1, code=8)
+            imgio("read", folder / "none", 0, 1, code=8)
+            (folder / "junk").write_bytes(b"junk" * 1000)
+            imgio("info", folder / "junk", code=8)
+            imgio("--help")
+            imgio("--version")
+            imgio("convert", "--help")
+
+    def test_reading_changes_nothing(self):
+        with temp_dir() as folder:
+            path = folder / "i.qcow2"
+            imgio("create", "-f", "qcow2", path, "1M")
+            before = path.read_bytes(), os.stat(path).st_mtime_ns
+            for words in (["info"], ["map"], ["snapshot", "list"], ["bitmap", "list"]):
+                imgio(*words, path)
+            imgio("convert", path, folder / "out.raw")
+            self.assertEqual((path.read_bytes(), os.stat(path).st_mtime_ns), before)
+
+
+if __name__ == "__main__":
+    sys.exit(not unittest.main(exit=False, verbosity=1).result.wasSuccessful())
