@@ -120,7 +120,8 @@ ScanShape ShapeOf(const TableKind& kind, const SchemaTable& schema, const LiveSt
     shape.roles.push_back(role);
   }
   for (const auto& [name, role] : kind.hidden) shape.roles.push_back(role);
-  const std::vector<std::string> layers = state.source().rows->Layers();
+  std::vector<std::string> layers = state.source().rows->Layers();
+  for (std::string& layer : layers) layer = ValidUtf8(layer);  // as a WHERE names them
   shape.one_layer = layers.size() == 1;
   shape.guest_ordered = kind.name == "mapping";
   for (size_t i = 1; i < layers.size(); ++i) {

@@ -205,6 +205,9 @@ TEST_F(LiveModelTest, OrderByGuestNeedsNoSorting) {
   rows_.layers = {"active"};
   model_.reset();
   EXPECT_THAT(plan("ORDER BY guest_offset"), Not(sorts));
+  rows_.layers = {"active", "\xff", "\xfe"};  // damaged ids that look the same
+  model_.reset();
+  EXPECT_THAT(plan("WHERE layer = char(65533) ORDER BY guest_offset"), sorts);
   rows_.layers = {"active", "1", "1"};  // damaged: two snapshots with one id
   model_.reset();
   EXPECT_THAT(plan("WHERE layer = '1' ORDER BY guest_offset"), sorts);
