@@ -11,7 +11,9 @@ class App;
 
 namespace imgfsck {
 
-std::string OptionsMarkdown(const CLI::App& app, std::string_view description,
-                            std::string_view footer);
+// `usage` stands behind the tool's name: "[options] IMAGE...". Subcommands follow, each with its
+// own table.
+std::string OptionsMarkdown(const CLI::App& app, std::string_view usage,
+                            std::string_view description, std::string_view footer);
 
 }  // namespace imgfsck

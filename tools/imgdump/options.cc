@@ -73,6 +73,11 @@ ParsedImgdump ParseImgdump(std::vector<std::string> arguments) {
     parsed.text = fmt::format("imgdump: {}\nimgdump --help lists the options", Printable(text));
     return parsed;
   };
+  if (arguments.size() == 1 && arguments[0] == "--help-markdown") {  // for docs/, not for people
+    parsed.exit_code = kExitClean;
+    parsed.text = ImgdumpOptionsMarkdown();
+    return parsed;
+  }
   CLI::App app(kDescription, "imgdump");
   Raw raw;
   Declare(app, parsed.options, raw);
@@ -99,7 +104,7 @@ std::string ImgdumpOptionsMarkdown() {
   ImgdumpOptions options;
   Raw raw;
   Declare(app, options, raw);
-  return OptionsMarkdown(app, kDescription, kFooter);
+  return OptionsMarkdown(app, "[options] IMAGE", kDescription, kFooter);
 }
 
 }  // namespace imgfsck

@@ -266,7 +266,6 @@ class Interpreter {
     missing(raw_.chain, "--chain");
     missing(!raw_.profile.empty(), "--profile");
     missing(raw_.size_policy != "auto", "--size-policy");
-    missing(o_.repair_options.orphans == OrphanPolicy::kSnapshot, "--orphans snapshot");
   }
 
   const Raw& raw_;
@@ -315,7 +314,7 @@ std::string ImgfsckOptionsMarkdown() {
   ImgfsckOptions options;
   Raw raw;
   Declare(app, options, raw);
-  return OptionsMarkdown(app, kDescription, kFooter);
+  return OptionsMarkdown(app, "[options] IMAGE...", kDescription, kFooter);
 }
 
 }  // namespace imgfsck

@@ -9,6 +9,7 @@
 
 #include "base/text.h"
 #include "tools/common/exit_codes.h"
+#include "tools/common/markdown.h"
 
 namespace imgfsck {
 namespace {
@@ -307,6 +308,11 @@ ParsedImgio ParseImgio(std::vector<std::string> arguments) {
   CLI::App app(kDescription, "imgio");
   Raw raw;
   Declaration(app, parsed.options, raw).All();
+  if (arguments.size() == 1 && arguments[0] == "--help-markdown") {  // for docs/, not for people
+    parsed.exit_code = kExitClean;
+    parsed.text = OptionsMarkdown(app, "COMMAND [options] ...", kDescription, kFooter);
+    return parsed;
+  }
   HideMinus(&arguments);
   std::reverse(arguments.begin(), arguments.end());
   try {
