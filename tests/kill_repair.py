@@ -20,6 +20,8 @@ TRACED = {"ASAN_OPTIONS": "detect_leaks=0"}
 
 
 class KillRepair(ImageTest):
+    on_disk = False
+
     def traced_repair(self, path, *inject):
         return run("strace", "-f", "-qq", "-o", self.folder / "trace", "-e",
                    "trace=" + ",".join(WRITES), *inject, BIN / "imgfsck", "--repair",

@@ -6,6 +6,17 @@ from imglib.programs import (check_json, file_state, folder_state, guest_digest,
 from imglib.qcow2 import Qcow2
 from imglib.testing import ImageTest, summary
 
+# QEMU shows these snapshots, cut short or misnamed, without a word. A repair brings back what was
+# hidden, so that the snapshot (never the disk) reads otherwise.
+RESTORING = {"snap-l1-short", "snap-l1-size-zero", "snap-l1-past-eof", "snap-entry-overrun"}
+
+
+def snapshots_to_compare(base, damages):
+    """The names of the snapshots in an image made as `base` that `safe` must leave as they read."""
+    if base.content != "snapshots" or RESTORING & set(damages):
+        return ()
+    return ("second one", "third")
+
 
 def guest_views(path, luks, snapshots):
     """What a guest reads of the disk and of each snapshot, as far as QEMU reads it."""
@@ -16,6 +27,8 @@ def guest_views(path, luks, snapshots):
 
 
 class RoundtripTest(ImageTest):
+    on_disk = False
+
     def roundtrip(self, path, mode, options=(), luks=False, snapshots=(), guest_keeps=False,
                   for_qemu=True):
         """Repairs the image and takes the repair back. The folder holds what belongs to the image

@@ -25,12 +25,14 @@ def sample(things, ordinary, sanitized=None):
 
 
 class ImageTest(unittest.TestCase):
-    """Every test has an empty folder `self.folder`."""
+    """Every test has an empty folder `self.folder`; in memory, for tests that repair much and write
+    little."""
     maxDiff = 4000
+    on_disk = True
 
     @classmethod
     def setUpClass(cls):
-        cls._stack = temp_dir()
+        cls._stack = temp_dir(cls.on_disk)
         cls._root = cls._stack.__enter__()
         cls._bases = {}
 
@@ -53,12 +55,13 @@ class ImageTest(unittest.TestCase):
         if not keep or recipe.content.startswith("data-file"):
             make(path, recipe)
             return path
-        if recipe not in self._bases:
+        key = (recipe, name)
+        if key not in self._bases:
             home = self._root / f"base{len(self._bases)}"
             home.mkdir()
             make(home / name, recipe)
-            self._bases[recipe] = home
-        for file in self._bases[recipe].iterdir():
+            self._bases[key] = home
+        for file in self._bases[key].iterdir():
             copy(file, self.folder / file.name)
         return path
 
