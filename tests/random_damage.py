@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images damaged several times over, from a seed: recipes on top of one another and bytes scribbled
 over metadata. The check ends, writes nothing and says the same with one thread as with several; the
-repairs hold to what every repair is held to. 100 images, 2000 in a long run."""
+repairs hold to what every repair is held to. 60 images, 2000 in a long run."""
 import random
 import sys
 
@@ -13,7 +13,7 @@ from imglib.programs import LONG, SANITIZED, ToolFailed, check_json, copy, folde
 from imglib.roundtrip import RoundtripTest, snapshots_to_compare
 from imglib.testing import main, summary
 
-IMAGES = 2000 if LONG else 25 if SANITIZED else 100
+IMAGES = 2000 if LONG else 25 if SANITIZED else 60
 BASES = [Recipe("plain"), Recipe("plain", "v2"), Recipe("plain", "v3", 512, 1),
          Recipe("snapshots"), Recipe("snapshots", "v3", 4096, 2), Recipe("snapshots", "v2", 512),
          Recipe("zlib"), Recipe("extended-l2", "v3", 16384), Recipe("bitmaps"),
