@@ -78,7 +78,9 @@ void Declare(CLI::App& app, ImgfsckOptions& o, Raw& raw) {
   app.add_option("--exit-style", raw.exit_style, "Exit statuses of fsck(8) or of qemu-img check")
       ->type_name("fsck|qemu");
   app.add_flag("--exit-zero", o.exit_zero, "Exit with 0 unless the tool itself failed");
-  app.add_option("--fix", raw.fix, "Also repair this problem")->type_name("CODE");
+  app.add_option("--fix", raw.fix, "Also repair this problem (repeatable)")
+      ->type_name("CODE")
+      ->allow_extra_args(false);
   app.add_option("--max-copy", raw.max_copy, "Bytes that splitting shared clusters may copy")
       ->type_name("SIZE");
   app.add_option("--relink", raw.relink, "Link a moved chain to this parent")->type_name("PARENT");
