@@ -7,24 +7,6 @@
 
 namespace imgfsck::qcow2 {
 
-void RewriteExtensions(const ExtensionArea& area, MutableBytes cluster,
-                       const std::function<bool(const Extension&)>& keep) {
-  ByteVector out;
-  for (const Extension& record : area.records) {
-    if (!keep(record) || record.data.size() < record.length) continue;
-    size_t at = out.size();
-    out.resize(at + 8 + AlignUp(record.length, 8));
-    PutBe(out, at, record.type);
-    PutBe(out, at + 4, record.length);
-    std::ranges::copy(record.data, out.begin() + static_cast<ptrdiff_t>(at) + 8);
-  }
-  out.resize(out.size() + 8);  // END
-  uint64_t end = std::max(area.end, area.begin);
-  out.resize(std::min<uint64_t>(std::max<uint64_t>(out.size(), end - area.begin),
-                                cluster.size() - area.begin));
-  std::ranges::copy(out, cluster.begin() + static_cast<ptrdiff_t>(area.begin));
-}
-
 namespace {
 
 constexpr std::initializer_list<Problem> kProblems = {

@@ -17,7 +17,7 @@ constexpr std::initializer_list<Problem> kProblems = {
     Problem::kQcow2HdrIncompatUnknown, Problem::kQcow2HdrCryptMethod,
     Problem::kQcow2HdrCompressionFlag, Problem::kQcow2HdrCompressionType,
     Problem::kQcow2HdrRawNoDatafile,   Problem::kQcow2HdrRawBacking,
-    Problem::kQcow2SnapTableUnaligned, Problem::kQcow2BitmapAutoOrphan,
+    Problem::kQcow2SnapTableUnaligned,
     Problem::kQcow2L1Short,            Problem::kQcow2L1Cap,
     Problem::kQcow2L1Unaligned,        Problem::kQcow2L1PastEof,
     Problem::kQcow2L1OffsetZero,
@@ -93,7 +93,6 @@ class HeaderRepair {
     if (Should(Problem::kQcow2HdrRawNoDatafile) || Should(Problem::kQcow2HdrRawBacking)) {
       header_.autoclear_features &= ~kAutoclearRawData;
     }
-    if (Should(Problem::kQcow2BitmapAutoOrphan)) header_.autoclear_features &= ~kAutoclearBitmaps;
     if (Should(Problem::kQcow2HdrCompressionFlag) || Should(Problem::kQcow2HdrCompressionType)) {
       MendCompression();
     }

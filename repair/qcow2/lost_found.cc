@@ -27,7 +27,12 @@ constexpr Problem kExplains[] = {
     Problem::kQcow2SnapL2Structure,  Problem::kQcow2SnapEntryOverrun,
     Problem::kQcow2SnapTablePastEof, Problem::kQcow2SnapL1PastEof,
     Problem::kQcow2SnapL1Unaligned,  Problem::kQcow2MetaOverlap,
-    Problem::kQcow2RbOverlap};
+    Problem::kQcow2RbOverlap,        Problem::kQcow2ExtOverrun,
+    Problem::kQcow2BitmapExtLength,  Problem::kQcow2BitmapCount,
+    Problem::kQcow2BitmapDirUnaligned, Problem::kQcow2BitmapDirSize,
+    Problem::kQcow2BitmapName,       Problem::kQcow2BitmapExtra,
+    Problem::kQcow2BitmapTableOffset, Problem::kQcow2BitmapTableSize,
+    Problem::kQcow2BitmapTentryReserved, Problem::kQcow2BitmapTentryOffset};
 
 bool Explained(const CheckReport& report) {
   return std::ranges::any_of(kExplains, [&](Problem p) { return report.findings.Has(p); });

@@ -25,6 +25,12 @@ bitmap_extension("bitmap-ext-short", "bitmap-ext-length", lambda p, d: d[:20],
                  "a bitmaps extension of 20 bytes")
 bitmap_extension("bitmap-ext-long", "bitmap-ext-length", lambda p, d: d + bytes(8),
                  "a bitmaps extension of 32 bytes")
+bitmap_extension("bitmap-ext-empty", "bitmap-ext-length", lambda p, d: b"",
+                 "a bitmaps extension of no bytes")
+bitmap_extension("bitmap-ext-cut", "bitmap-ext-length", lambda p, d: d[:23],
+                 "a bitmaps extension of 23 bytes")
+bitmap_extension("bitmap-ext-over", "bitmap-ext-length", lambda p, d: d + b"\1",
+                 "a bitmaps extension of 25 bytes")
 bitmap_extension("bitmap-ext-reserved", "bitmap-ext-reserved",
                  lambda p, d: field(d, 4, 4, lambda v: 7), "a reserved field that is not zero")
 bitmap_extension("bitmap-count-zero", "bitmap-count", lambda p, d: field(d, 0, 4, lambda v: 0),
@@ -39,11 +45,18 @@ bitmap_extension("bitmap-dir-unaligned", "bitmap-dir-unaligned",
                  lambda p, d: field(d, 16, 8, lambda v: v + 8), "a directory between clusters")
 bitmap_extension("bitmap-dir-zero", "bitmap-dir-unaligned",
                  lambda p, d: field(d, 16, 8, lambda v: 0), "a directory at offset 0")
+bitmap_extension("bitmap-dir-elsewhere", "bitmap-dir-size",
+                 lambda p, d: field(d, 16, 8, lambda v: p.host(p.slot())),
+                 "a directory on a guest's data")
+bitmap_extension("bitmap-dir-header", "bitmap-dir-unaligned",
+                 lambda p, d: field(d, 16, 8, lambda v: 512), "a directory inside the header")
 bitmap_extension("bitmap-dir-past-eof", "bitmap-dir-size",
                  lambda p, d: field(d, 16, 8, lambda v: p.past_end()),
                  "a directory behind the end of the file")
 bitmap_extension("bitmap-dir-size-high", "bitmap-dir-size",
                  lambda p, d: field(d, 8, 8, lambda v: v + 8), "a directory 8 bytes too long")
+bitmap_extension("bitmap-dir-size-low", "bitmap-dir-size",
+                 lambda p, d: field(d, 8, 8, lambda v: v - 8), "a directory 8 bytes too short")
 bitmap_extension("bitmap-dir-size-zero", "bitmap-dir-size",
                  lambda p, d: field(d, 8, 8, lambda v: 0), "a directory of no bytes")
 bitmap_extension("bitmap-dir-size-max", "bitmap-dir-size",
@@ -84,6 +97,15 @@ def _(p):
     p.put(int.from_bytes(data[16:24], "big"), b"\xff" * int.from_bytes(data[8:16], "big"))
 
 
+@damage("bitmap-dir-half", "bitmap-count", "bitmap-dir-size", "bitmap-name", "bitmap-type",
+        **BITMAPS)
+def _(p):
+    """the second half of a directory overwritten by ones"""
+    data = p.bitmap_extension().data
+    half = int.from_bytes(data[8:16], "big") // 2
+    p.put(int.from_bytes(data[16:24], "big") + half, b"\xff" * half)
+
+
 @damage("bitmap-entry-padding", "bitmap-entry-padding", **BITMAPS)
 def _(p):
     """a byte set in the padding of a directory entry"""
@@ -101,6 +123,7 @@ def entry_field(name, code, field_name, value, text):
 
 entry_field("bitmap-name-empty", "bitmap-name", "name_size", 0, "a bitmap without a name")
 entry_field("bitmap-name-long", "bitmap-name", "name_size", 1024, "a name of 1024 letters")
+entry_field("bitmap-name-max", "bitmap-name", "name_size", 0xFFFF, "a name of 65535 letters")
 entry_field("bitmap-type", "bitmap-type", "type", 2, "a bitmap of an unknown type")
 entry_field("bitmap-granularity-low", "bitmap-granularity", "granularity_bits", 8,
             "a granularity of 256 bytes")
@@ -109,10 +132,16 @@ entry_field("bitmap-granularity-high", "bitmap-granularity", "granularity_bits",
 entry_field("bitmap-flags", "bitmap-flags", "flags", lambda p, b: b.fields["flags"] | 1 << 5,
             "an unknown flag of a bitmap")
 entry_field("bitmap-extra", "bitmap-extra", "extra_size", 8, "extra data in a directory entry")
+entry_field("bitmap-extra-max", "bitmap-extra", "extra_size", 0xFFFFFFFF,
+            "4 GiB of extra data in a directory entry")
+entry_field("bitmap-extra-flag", "bitmap-extra", "flags", lambda p, b: b.fields["flags"] | 4,
+            "a bitmap marked as usable without its extra data")
 entry_field("bitmap-table-zero", "bitmap-table-offset", "table_offset", 0,
             "a bitmap table at offset 0")
 entry_field("bitmap-table-unaligned", "bitmap-table-offset", "table_offset",
             lambda p, b: b.table_offset + 8, "a bitmap table between clusters")
+entry_field("bitmap-table-elsewhere", "bitmap-tentry-reserved", "table_offset",
+            lambda p, b: p.host(p.slot()), "a bitmap table on a guest's data")
 entry_field("bitmap-table-past-eof", "bitmap-table-offset", "table_offset",
             lambda p, b: p.past_end(), "a bitmap table behind the end of the file")
 entry_field("bitmap-table-size-high", "bitmap-table-size", "table_size",
@@ -150,6 +179,10 @@ table_entry("bitmap-tentry-ones", "bitmap-tentry-reserved", lambda p, e: e | 1,
             "the all-ones mark beside an offset in a bitmap table")
 table_entry("bitmap-tentry-unaligned", "bitmap-tentry-offset", lambda p, e: e | 512,
             "a bitmap's data between clusters")
+table_entry("bitmap-tentry-on-data", "bitmap-tentry-offset", lambda p, e: p.host(p.slot()),
+            "a bitmap's data on a guest's data")
+table_entry("bitmap-tentry-on-l1", "bitmap-tentry-offset",
+            lambda p, e: p.header["l1_table_offset"], "a bitmap's data on the L1 table")
 table_entry("bitmap-tentry-past-eof", "bitmap-tentry-offset", lambda p, e: p.past_end(),
             "a bitmap's data behind the end of the file")
 
