@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/json_writer.h"
+#include "report/finding_json.h"
 
 namespace imgfsck {
 namespace {
@@ -38,43 +39,6 @@ std::string_view ToText(ErrorCode code) {
       return "conflict";
   }
   return "unknown";
-}
-
-void PutGuest(const std::optional<GuestRange>& guest, JsonWriter& json) {
-  if (!guest) return;
-  json.Member("guest-offset", guest->offset.value);
-  json.Member("guest-length", guest->length);
-}
-
-void PutFinding(const Finding& finding, JsonWriter& json) {
-  json.BeginObject();
-  json.Member("code", finding.info().code);
-  json.Member("severity", ToText(finding.severity_or_default()));
-  json.Member("structure", finding.structure);
-  if (finding.host) {
-    json.Member("host-offset", finding.host->offset.value);
-    json.Member("length", finding.host->length);
-  }
-  PutGuest(finding.guest, json);
-  json.Member("count", finding.count);
-  json.Member("message", finding.Message());
-  json.Member("repair", ToText(finding.repair_or_default()));
-  json.Member("fixed", finding.fixed);
-  if (!finding.layer.empty()) json.Member("layer", finding.layer);
-  json.Key("also");
-  json.BeginArray();
-  for (const Claimant& other : finding.also) {
-    json.BeginObject();
-    json.Member("layer", other.layer);
-    PutGuest(other.guest, json);
-    json.Member("structure", other.structure);
-    json.EndObject();
-  }
-  json.EndArray();
-  json.Member("effect", ToText(finding.effect_or_default()));
-  json.Member("confidence", finding.confidence);
-  if (!finding.evidence.empty()) json.Member("evidence", finding.evidence);
-  json.EndObject();
 }
 
 void PutStrings(std::string_view key, const std::vector<std::string>& list, JsonWriter& json) {
@@ -114,7 +78,7 @@ void PutFindings(const ImageResult& result, const ReportOptions& options, JsonWr
   const size_t listed = std::min(list.size(), options.max_findings);
   json.Key("findings");
   json.BeginArray();
-  for (size_t i = 0; i < listed; ++i) PutFinding(list[i], json);
+  for (size_t i = 0; i < listed; ++i) WriteFindingJson(list[i], json);
   json.EndArray();
   // The true numbers of what is left, however many findings are listed.
   json.Key("totals");
@@ -147,7 +111,7 @@ void PutRepair(const RepairSummary& repair, JsonWriter& json) {
   for (const LostRange& range : repair.lost) {
     json.BeginObject();
     json.Member("layer", range.layer);
-    PutGuest(range.guest, json);
+    WriteGuestRangeJson(range.guest, json);
     json.EndObject();
   }
   json.EndArray();

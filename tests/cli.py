@@ -247,7 +247,7 @@ class CommandLine(ImageTest):
         self.assertEqual(done.err, "")
 
     def test_pages_of_options_are_up_to_date(self):
-        for tool in ("imgfsck", "imgdump", "imgio"):
+        for tool in ("imgfsck", "imgdump", "imgio", "imgtriage"):
             page = DOCS / f"cli-{tool}.md"
             made = run(BIN / tool, "--help-markdown")
             self.assertEqual(made.code, 0)

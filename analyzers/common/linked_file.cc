@@ -17,8 +17,7 @@ bool IsPlainPath(const std::string& name) {
 
 LinkedFile LookAtLinkedFile(const std::string& image_path, const std::string& name) {
   LinkedFile file;
-  if (!IsPlainPath(name)) return file;
-  if (!name.starts_with('/') && image_path.empty()) return file;
+  if (image_path.empty() || !IsPlainPath(name)) return file;
   size_t slash = image_path.rfind('/');
   bool as_given = name.starts_with('/') || slash == std::string::npos;
   file.path = as_given ? name : image_path.substr(0, slash + 1) + name;
@@ -31,7 +30,7 @@ LinkedFile LookAtLinkedFile(const std::string& image_path, const std::string& na
   file.regular = S_ISREG(status.st_mode);
   file.size = file.regular ? static_cast<uint64_t>(status.st_size) : 0;
   file.mtime_seconds = status.st_mtim.tv_sec;
-  if (!image_path.empty() && stat(image_path.c_str(), &own) == 0 && own.st_dev == status.st_dev &&
+  if (stat(image_path.c_str(), &own) == 0 && own.st_dev == status.st_dev &&
       own.st_ino == status.st_ino) {
     file.state = LinkedFile::State::kItself;
   }

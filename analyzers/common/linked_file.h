@@ -10,7 +10,7 @@ namespace imgfsck {
 
 struct LinkedFile {
   enum class State {
-    kNotLooked,  // not a plain local path, or nothing to resolve a relative one against
+    kNotLooked,  // not a plain local path, or the image itself has none
     kMissing,
     kPresent,
     kItself,  // the image names itself
@@ -23,7 +23,7 @@ struct LinkedFile {
 };
 
 // `name` as stored in the image (untrusted); relative names are resolved against the folder of
-// `image_path`, which may be empty (then only absolute names are looked at).
+// `image_path`. Where that is empty, nothing is looked at.
 LinkedFile LookAtLinkedFile(const std::string& image_path, const std::string& name);
 
 }  // namespace imgfsck

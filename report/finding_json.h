@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// A finding as a JSON object, the same in every report for machines.
+#pragma once
+
+#include <optional>
+
+#include "base/json_writer.h"
+#include "model/finding.h"
+
+namespace imgfsck {
+
+// The members guest-offset and guest-length, where there is a range.
+void WriteGuestRangeJson(const std::optional<GuestRange>& guest, JsonWriter& json);
+void WriteFindingJson(const Finding& finding, JsonWriter& json);
+
+}  // namespace imgfsck

@@ -1,0 +1,155 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""imgtriage on a folder of images, sound, damaged and hostile ones, and of other files: what it
+finds, what it says, and that it leaves everything as it was."""
+import json
+import os
+import signal
+import subprocess
+import time
+
+from imglib.make import Recipe
+from imglib.programs import BIN, copy, folder_state, qemu_img, run
+from imglib.testing import ImageTest, main
+
+EVIL = b"\x1b[31m\n<script>alert(1)\xff.img"
+
+
+def imgtriage(*options, **more):
+    return run(BIN / "imgtriage", *options, **more)
+
+
+def documents(done):
+    return {line["filename"]: line for line in map(json.loads, done.out.splitlines())}
+
+
+class Inventory(ImageTest):
+    def store(self):
+        """A folder of everything; the tool works beside it."""
+        store = self.folder / "store"
+        (store / "sub").mkdir(parents=True)
+        os.rename(self.sound(Recipe("snapshots")), store / "disk.txt")
+        qemu_img("create", "-q", "-f", "vpc", store / "disk.vhd", "8M")
+        qemu_img("create", "-q", "-f", "vmdk", store / "other.vmdk", "8M")
+        run("truncate", "-s", "8M", store / "sub" / "ext", check=True)
+        run("mkfs.ext4", "-q", store / "sub" / "ext", check=True)
+        (store / "note.qcow2").write_text("no image\n")
+        (store / "empty.qcow2").write_bytes(b"")
+        (store / "short").write_bytes(b"QFI\xfb\0\0\0\3")
+        os.symlink("/etc", store / "sub" / "etc")
+        os.symlink("disk.txt", store / "sub" / "link")
+        os.mkfifo(store / "sub" / "fifo")
+        os.link(store / "disk.txt", store / "sub" / "again")
+        with open(os.path.join(os.fsencode(store), EVIL), "wb") as file:
+            file.write((store / "disk.vhd").read_bytes())
+        return store
+
+    def test_finds_every_image_by_its_content(self):
+        store = self.store()
+        done = imgtriage("--json", "-", store)
+        self.assertEqual(done.code, 4, done.err)
+        lines = documents(done)
+        name = str(store) + "/{}"
+        formats = {path.removeprefix(str(store) + "/"): line["format"]
+                   for path, line in lines.items()}
+        evil = EVIL.decode("utf-8", "replace")
+        self.assertEqual(formats, {
+            "disk.txt": "qcow2", "disk.vhd": "vpc", "other.vmdk": "vmdk", "sub/ext": "raw",
+            "note.qcow2": None, "empty.qcow2": None, "short": "qcow2", evil: "vpc"})
+        disk = lines[name.format("disk.txt")]
+        self.assertEqual(disk["also-named"], [name.format("sub/again")])
+        self.assertEqual(disk["corruptions"], 0)
+        self.assertEqual(len(disk["snapshots"]), 2)
+        self.assertGreater(lines[name.format("short")]["corruptions"], 0)
+        self.assertIsNone(lines[name.format("note.qcow2")]["verdict"])
+        self.assertEqual(bytes.fromhex(lines[name.format(evil)]["filename-hex"]),
+                         os.fsencode(store) + b"/" + EVIL)
+
+    def test_text_is_harmless(self):
+        done = imgtriage("-v", self.store())
+        self.assertNotIn("\x1b", done.out)
+        self.assertIn("\\x1b[31m\\x0a<script>", done.out)
+        self.assertIn("8 files in 2 folders: 6 images", done.out)
+        self.assertIn("left alone: 2 symbolic links, 1 special file", done.out)
+
+    def test_writes_nothing_and_says_the_same_again(self):
+        store = self.store()
+        before = folder_state(store), folder_state(store / "sub")
+        outputs = []
+        for jobs in (1, 2, 7):
+            report = self.folder / f"report{jobs}"
+            done = imgtriage("-j", jobs, "--json", report, store)
+            outputs.append((done.code, done.out, report.read_bytes()))
+        self.assertEqual(outputs[0], outputs[1])
+        self.assertEqual(outputs[0], outputs[2])
+        self.assertEqual(before, (folder_state(store), folder_state(store / "sub")))
+
+    def test_exit_statuses(self):
+        store = self.folder / "store"
+        store.mkdir()
+        os.rename(self.sound(Recipe()), store / "disk")
+        self.assertEqual(imgtriage(store).code, 0)
+        self.assertEqual(imgtriage(store, self.folder / "none").code, 8)
+        (store / "short").write_bytes(b"QFI\xfb\0\0\0\3")
+        self.assertEqual(imgtriage(store).code, 4)
+        self.assertEqual(imgtriage("--exit-zero", store).code, 0)
+        self.assertEqual(imgtriage(store, self.folder / "none").code, 12)
+        for usage in ((), ("--policy", "none", store), ("--max-memory", "1", store),
+                      ("--json", store / "report", store), ("--no-such-option", store)):
+            self.assertEqual(imgtriage(*usage).code, 16, usage)
+        self.assertFalse((store / "report").exists())
+        kept = self.folder / "kept"
+        kept.write_text("mine")
+        self.assertEqual(imgtriage("--json", kept, store).code, 8)
+        self.assertEqual(kept.read_text(), "mine")
+
+
+class Workers(ImageTest):
+    """strace plays the crash and the hang, in the worker that reads the image `bad`."""
+
+    def store(self):
+        os.rename(self.sound(Recipe()), self.folder / "good")
+        os.rename(self.sound(Recipe()), self.folder / "bad")
+
+    def command(self, injected, *options):
+        return ["strace", "-f", "-qq", "-o", "/dev/null", "-P", self.folder / "bad", "-e",
+                f"inject=pread64:{injected}", BIN / "imgtriage", "-j", "2", "--json", "-",
+                *options, self.folder]
+
+    def reasons(self, injected, *options):
+        """code -> reasons of the bad image; the good one is examined in any case."""
+        self.store()
+        done = run(*self.command(injected, *options), env={"ASAN_OPTIONS": "detect_leaks=0"})
+        self.assertEqual(done.code, 4, done.err)
+        lines = {line["filename"].split("/")[-1]: line for line in
+                 map(json.loads, done.out.splitlines())}
+        self.assertEqual(lines["good"]["verdict"], "safe")
+        self.assertEqual(lines["bad"]["verdict"], "undecidable")
+        return {reason["code"]: reason for reason in lines["bad"]["reasons"]}
+
+    def test_a_crash_is_a_finding(self):
+        reasons = self.reasons("signal=SIGKILL:when=15")
+        self.assertEqual(list(reasons), ["worker-crashed"])
+        self.assertIn("signal 9", reasons["worker-crashed"]["detail"])
+
+    def test_a_hang_is_a_finding(self):
+        self.assertEqual(list(self.reasons("delay_enter=5s", "--max-time", "1")), ["worker-time"])
+
+    def test_what_cannot_be_read_is_a_finding(self):
+        self.reasons("error=EIO:when=15+")
+
+    def test_a_signal_ends_it_all(self):
+        image = self.sound(Recipe())
+        for number in range(400):
+            copy(image, self.folder / f"copy{number}")
+        with subprocess.Popen([BIN / "imgtriage", "--json", "-", self.folder],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tool:
+            time.sleep(0.3)
+            tool.send_signal(signal.SIGTERM)
+            out, _ = tool.communicate(timeout=60)
+        self.assertEqual(tool.returncode, 32)
+        self.assertEqual(out, b"")
+
+
+if __name__ == "__main__":
+    main()

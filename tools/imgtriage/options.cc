@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/imgtriage/options.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+
+#include "base/parallel.h"
+#include "base/text.h"
+#include "tools/common/exit_codes.h"
+#include "tools/common/markdown.h"
+
+namespace imgfsck {
+namespace {
+
+constexpr const char* kDescription =
+    "Looks through files and directories for disk images, untrusted and damaged ones among them, "
+    "and says what to look at first.\n"
+    "Never writes to an image or beside it, and opens no file that an image names.";
+
+constexpr const char* kFooter =
+    "Exit status: 0 nothing to look at, 4 something is, 8 could not do (all of) it, 16 usage, 32 "
+    "stopped by a signal.";
+
+// The texts as read; turned into types afterwards.
+struct Raw {
+  std::string policy = "openstack", fail_on = "leak", max_memory, max_time;
+  bool quiet = false, verbose = false;
+};
+
+void Declare(CLI::App& app, ImgtriageOptions& o, Raw& raw) {
+  app.add_option("PATH", o.paths, "Images, block devices, and directories to search");
+  app.add_option("--json", o.json, "Write a JSON document a file, a line each (-: to stdout)")
+      ->type_name("FILE");
+  app.add_option("--policy", raw.policy, "What makes an image unsafe to open")
+      ->type_name("openstack|kubevirt|strict");
+  app.add_flag("--list-reasons", o.list_reasons, "List every reason that a verdict can have");
+  app.add_option("--fail-on", raw.fail_on, "The lowest severity of damage that needs a look")
+      ->type_name("corruption|leak|warning");
+  app.add_option("-j,--jobs", o.jobs, "Images examined at a time (default: all cores)")
+      ->type_name("N");
+  app.add_option("--max-memory", raw.max_memory, "Memory that examining one image may take (2G)")
+      ->type_name("SIZE");
+  app.add_option("--max-time", raw.max_time,
+                 "Seconds that examining one image may take (default: 10 minutes and more for "
+                 "large files)")
+      ->type_name("SECONDS");
+  app.add_flag("--deep", o.deep, "Also decode what can be decoded (compressed clusters, ...)");
+  app.add_option("--max-findings", o.max_findings, "Findings listed of an image (totals count all)")
+      ->type_name("N");
+  app.add_flag("--exit-zero", o.exit_zero, "Exit with 0 unless the tool itself failed");
+  app.add_flag("--progress", o.progress, "Show progress even when stderr is no terminal");
+  app.add_flag("-q,--quiet", raw.quiet, "Say less");
+  app.add_flag("-v,--verbose", raw.verbose, "Say more");
+  app.set_version_flag("--version", std::string("imgtriage ") + IMGFSCK_VERSION);
+  app.footer(kFooter);
+}
+
+std::optional<std::string> Interpret(const Raw& raw, ImgtriageOptions* o) {
+  const auto policy = ParsePolicy(raw.policy);
+  if (!policy) return "--policy takes openstack, kubevirt or strict";
+  o->policy = *policy;
+  if (raw.fail_on == "corruption") {
+    o->fail_on = Severity::kCorruption;
+  } else if (raw.fail_on == "warning") {
+    o->fail_on = Severity::kWarning;
+  } else if (raw.fail_on != "leak") {
+    return "--fail-on takes corruption, leak or warning";
+  }
+  if (!raw.max_memory.empty()) {
+    const auto size = ParseSize(raw.max_memory);
+    if (!size || *size < (uint64_t{16} << 20) || *size > (uint64_t{1} << 46)) {
+      return "--max-memory takes a size from 16M on";
+    }
+    o->limits.memory = *size;
+  }
+  if (!raw.max_time.empty()) {
+    const auto seconds = ParseSize(raw.max_time);
+    if (!seconds || *seconds == 0 || *seconds > 10'000'000) return "--max-time takes seconds";
+    o->limits.seconds = static_cast<unsigned>(*seconds);
+    o->limit_time = true;
+  }
+  if (o->jobs > 1024) return "--jobs takes a number up to 1024";
+  if (o->jobs == 0) o->jobs = UsableCores();
+  o->verbosity = raw.quiet ? -1 : raw.verbose ? 1 : 0;
+  if (o->paths.empty() && !o->list_reasons) return "no file or directory given";
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::vector<std::string> ImgtriageOptions::Outputs() const {
+  std::vector<std::string> outputs;
+  for (const std::string& path : {json}) {
+    if (!path.empty() && path != "-") outputs.push_back(path);
+  }
+  return outputs;
+}
+
+ParsedImgtriage ParseImgtriage(std::vector<std::string> arguments) {
+  ParsedImgtriage parsed;
+  auto usage = [&](const std::string& text) {
+    parsed.exit_code = kExitUsage;
+    parsed.text = fmt::format("imgtriage: {}\nimgtriage --help lists the options", Printable(text));
+    return parsed;
+  };
+  if (arguments.size() == 1 && arguments[0] == "--help-markdown") {  // for docs/, not for people
+    parsed.exit_code = kExitClean;
+    parsed.text = ImgtriageOptionsMarkdown();
+    return parsed;
+  }
+  CLI::App app(kDescription, "imgtriage");
+  Raw raw;
+  Declare(app, parsed.options, raw);
+  std::reverse(arguments.begin(), arguments.end());
+  try {
+    app.parse(arguments);
+  } catch (const CLI::CallForHelp&) {
+    parsed.exit_code = kExitClean;
+    parsed.text = app.help();
+    return parsed;
+  } catch (const CLI::CallForVersion&) {
+    parsed.exit_code = kExitClean;
+    parsed.text = std::string("imgtriage ") + IMGFSCK_VERSION;
+    return parsed;
+  } catch (const CLI::ParseError& error) {
+    return usage(error.what());
+  }
+  if (auto error = Interpret(raw, &parsed.options)) return usage(*error);
+  return parsed;
+}
+
+std::string ImgtriageOptionsMarkdown() {
+  CLI::App app(kDescription, "imgtriage");
+  ImgtriageOptions options;
+  Raw raw;
+  Declare(app, options, raw);
+  return OptionsMarkdown(app, "[options] PATH...", kDescription, kFooter);
+}
+
+}  // namespace imgfsck

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "triage/report/json.h"
+
+#include <algorithm>
+
+#include "base/json_writer.h"
+#include "base/text.h"
+#include "report/finding_json.h"
+
+namespace imgfsck {
+namespace {
+
+class FileJson {
+ public:
+  FileJson(const TriageResult& result, const TriagedFile& file, JsonWriter& json)
+      : result_(result), file_(file), id_(file.facts.identity), json_(json) {}
+
+  void Write() {
+    json_.BeginObject();
+    PutName();
+    json_.Key("format");
+    id_.format.empty() ? json_.Null() : json_.Value(std::string_view(id_.format));
+    PutVerdict();
+    if (!id_.trouble.empty()) json_.Member("trouble", id_.trouble);
+    json_.Member("file-size", id_.file_size);
+    if (file_.is_image()) PutImage();
+    json_.EndObject();
+  }
+
+ private:
+  void PutName() {
+    const std::string& path = file_.file.path;
+    json_.Member("filename", path);
+    if (ValidUtf8(path) != path) json_.Member("filename-hex", HexEncode(AsBytes(path)));
+    if (file_.file.also.empty()) return;
+    json_.Key("also-named");
+    json_.BeginArray();
+    for (const std::string& name : file_.file.also) json_.Value(std::string_view(name));
+    json_.EndArray();
+  }
+
+  void PutVerdict() {
+    json_.Key("verdict");
+    const bool judged = file_.is_image() || !file_.facts.reasons.empty();
+    judged ? json_.Value(ToText(file_.verdict)) : json_.Null();
+    if (!judged) return;
+    json_.Member("policy", ToText(result_.policy));
+    json_.Key("reasons");
+    json_.BeginArray();
+    for (const Reason& reason : file_.facts.reasons) PutReason(reason);
+    json_.EndArray();
+  }
+
+  void PutReason(const Reason& reason) {
+    const Weight weight = WeightOf(reason.code, result_.policy);
+    json_.BeginObject();
+    json_.Member("code", InfoOf(reason.code).name);
+    json_.Member("weight", weight == Weight::kUnsafe  ? "unsafe"
+                           : weight == Weight::kDoubt ? "undecidable"
+                                                      : "note");
+    if (reason.length > 0) {
+      json_.Member("offset", reason.offset);
+      json_.Member("length", reason.length);
+      json_.Member("bytes", HexEncode(reason.bytes));
+    }
+    json_.Member("message", InfoOf(reason.code).what);
+    if (!reason.detail.empty()) json_.Member("detail", reason.detail);
+    json_.EndObject();
+  }
+
+  void PutImage() {
+    json_.Member("format-version", id_.version);
+    json_.Member("examined", id_.examined && file_.facts.complete);
+    json_.Member("virtual-size", id_.virtual_size);
+    json_.Member("stored", id_.stored);
+    json_.Member("cluster-size", id_.cluster_size);
+    if (!id_.id.empty()) json_.Member("id", id_.id);
+    if (!id_.parent_id.empty()) json_.Member("parent-id", id_.parent_id);
+    PutSignatures("signatures", id_.signatures);
+    PutSignatures("guest-signatures", id_.guest_signatures);
+    PutLinks();
+    PutSnapshots();
+    PutBitmaps();
+    PutCheck();
+  }
+
+  void PutSignatures(std::string_view key, const std::vector<Signature>& signatures) {
+    json_.Key(key);
+    json_.BeginArray();
+    for (const Signature& signature : signatures) {
+      json_.BeginObject();
+      json_.Member("name", signature.name);
+      json_.Member("kind", ToText(signature.kind));
+      json_.Member("offset", signature.offset);
+      json_.EndObject();
+    }
+    json_.EndArray();
+  }
+
+  void PutLinks() {
+    json_.Key("links");
+    json_.BeginArray();
+    for (const LinkRow& link : id_.links) {
+      json_.BeginObject();
+      json_.Member("kind", link.kind);
+      json_.Member("name", link.name);
+      if (!link.format.empty()) json_.Member("format", link.format);
+      json_.Member("offset", link.host_offset);
+      json_.Member("length", link.length);
+      json_.EndObject();
+    }
+    json_.EndArray();
+  }
+
+  void PutSnapshots() {
+    json_.Key("snapshots");
+    json_.BeginArray();
+    for (const SnapshotRow& snapshot : id_.snapshots) {
+      json_.BeginObject();
+      json_.Member("id", snapshot.id);
+      json_.Member("name", snapshot.name);
+      json_.Member("date", snapshot.date_seconds);
+      json_.Member("virtual-size", snapshot.virtual_size);
+      json_.Member("vm-state-size", snapshot.vm_state_size);
+      json_.EndObject();
+    }
+    json_.EndArray();
+  }
+
+  void PutBitmaps() {
+    json_.Key("bitmaps");
+    json_.BeginArray();
+    for (const BitmapRow& bitmap : id_.bitmaps) {
+      json_.BeginObject();
+      json_.Member("name", bitmap.name);
+      json_.Member("granularity", bitmap.granularity);
+      json_.Member("in-use", bitmap.in_use);
+      json_.Member("enabled", bitmap.enabled);
+      json_.EndObject();
+    }
+    json_.EndArray();
+  }
+
+  void PutCheck() {
+    const CheckFacts& check = file_.facts.check;
+    json_.Member("checked", check.done);
+    if (!check.trouble.empty()) json_.Member("check-trouble", check.trouble);
+    json_.Member("check-errors", check.check_errors);
+    json_.Member("corruptions", check.Units(Severity::kCorruption));
+    json_.Member("leaks", check.Units(Severity::kLeak));
+    json_.Member("warnings", check.Units(Severity::kWarning));
+    json_.Key("findings");
+    json_.BeginArray();
+    const size_t listed = std::min(check.findings.size(), result_.max_findings);
+    for (size_t i = 0; i < listed; ++i) WriteFindingJson(check.findings[i], json_);
+    json_.EndArray();
+    json_.Key("totals");
+    json_.BeginArray();
+    for (const ProblemTotal& total : check.totals) {
+      json_.BeginObject();
+      json_.Member("code", total.code);
+      json_.Member("findings", total.findings);
+      json_.Member("count", total.units);
+      json_.EndObject();
+    }
+    json_.EndArray();
+  }
+
+  const TriageResult& result_;
+  const TriagedFile& file_;
+  const IdentityFacts& id_;
+  JsonWriter& json_;
+};
+
+}  // namespace
+
+void WriteTriageJson(const TriageResult& result, TextWriter& out) {
+  for (const TriagedFile& file : result.files) {
+    JsonWriter json(out);
+    FileJson(result, file, json).Write();
+    out.Put('\n');
+  }
+}
+
+}  // namespace imgfsck

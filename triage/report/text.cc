@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "triage/report/text.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "base/text.h"
+#include "report/words.h"
+
+namespace imgfsck {
+namespace {
+
+constexpr size_t kMostLines = 6;  // of reasons, and of findings, of one image
+
+struct Heading {
+  std::string_view word, colour;
+};
+constexpr std::array<Heading, 5> kHeadings = {{{"UNSAFE", "\x1b[31m"},
+                                               {"UNDECIDABLE", "\x1b[35m"},
+                                               {"DAMAGED", "\x1b[33m"},
+                                               {"SOUND", "\x1b[32m"},
+                                               {"NO IMAGE", ""}}};
+
+class TriageText {
+ public:
+  TriageText(const TriageResult& result, const TriageTextOptions& options, TextWriter& out)
+      : result_(result), options_(options), out_(out) {}
+
+  void Write() {
+    for (size_t i : OrderOfAttention(result_)) {
+      const TriagedFile& file = result_.files[i];
+      const Attention attention = AttentionFor(file, result_.fail_on);
+      ++counts_[static_cast<size_t>(attention)];
+      if (attention == Attention::kNotAnImage) {
+        others_ += 1;
+        if (options_.verbosity >= 0) PutOther(file);
+      } else if (attention != Attention::kSound || options_.verbosity >= 0) {
+        PutImage(file, attention);
+      }
+    }
+    for (const PathError& error : result_.errors) {
+      Line(fmt::format("NOT READ  {}: {}", Printable(error.path), Printable(error.error.message)));
+    }
+    PutSummary();
+  }
+
+ private:
+  void Line(std::string_view text) {
+    out_.Put(text);
+    out_.Put('\n');
+  }
+
+  void PutHeading(Attention attention, std::string_view rest) {
+    const Heading& heading = kHeadings[static_cast<size_t>(attention)];
+    if (options_.colour) out_.Put(heading.colour);
+    out_.Put(heading.word);
+    if (options_.colour) out_.Put("\x1b[0m");
+    Line(fmt::format("  {}", rest));
+  }
+
+  void PutOther(const TriagedFile& file) {
+    const IdentityFacts& id = file.facts.identity;
+    std::string text = Printable(file.file.path);
+    if (!id.trouble.empty()) text += ": " + Printable(id.trouble);
+    PutHeading(Attention::kNotAnImage, text);
+  }
+
+  void PutImage(const TriagedFile& file, Attention attention) {
+    const IdentityFacts& id = file.facts.identity;
+    std::string what = "not identified";
+    if (!id.format.empty()) {
+      what = Printable(id.format);
+      if (!id.version.empty()) what += fmt::format(" ({})", Printable(id.version));
+      if (id.examined) what += fmt::format(", disk of {}", HumanSize(id.virtual_size));
+      what += fmt::format(", file of {}", HumanSize(id.file_size));
+    }
+    PutHeading(attention, fmt::format("{}: {}", Printable(file.file.path), what));
+    for (const std::string& name : file.file.also) Line("    also named " + Printable(name));
+    PutReasons(file.facts);
+    PutFindings(file.facts.check);
+  }
+
+  void PutReasons(const ImageFacts& facts) {
+    size_t shown = 0, left = 0;
+    for (const Reason& reason : facts.reasons) {
+      const bool note = WeightOf(reason.code, result_.policy) == Weight::kNote;
+      if (note && options_.verbosity < 1) continue;
+      if (shown == kMostLines && options_.verbosity < 1) {
+        ++left;
+        continue;
+      }
+      ++shown;
+      const ReasonInfo& info = InfoOf(reason.code);
+      std::string line = fmt::format("    {}{}: {}", note ? "note: " : "", info.name, info.what);
+      if (!reason.detail.empty()) line += ": " + Printable(reason.detail);
+      if (reason.length > 0)
+        line += fmt::format(" [at {}]", RangeText(reason.offset, reason.length));
+      Line(line);
+    }
+    if (left > 0) Line(fmt::format("    … and {}", Plural(left, "reason more", "reasons more")));
+  }
+
+  // The kinds of findings, the worst first; infos only when asked for.
+  void PutFindings(const CheckFacts& check) {
+    if (!check.trouble.empty()) Line("    not checked: " + Printable(check.trouble));
+    const Severity least = options_.verbosity > 0 ? Severity::kInfo : Severity::kWarning;
+    std::vector<std::string> seen;
+    size_t left = 0;
+    for (const Finding& finding : check.findings) {
+      const std::string code(finding.info().code);
+      if (finding.severity_or_default() < least || std::ranges::count(seen, code) > 0) continue;
+      seen.push_back(code);
+      if (seen.size() > kMostLines && options_.verbosity < 1) {
+        ++left;
+        continue;
+      }
+      const auto total = std::ranges::find(check.totals, code, &ProblemTotal::code);
+      const uint64_t units = total == check.totals.end() ? finding.count : total->units;
+      Line(fmt::format("    {}: {} × {}: {}", ToText(finding.severity_or_default()), units, code,
+                       finding.info().what));
+    }
+    if (left > 0) Line(fmt::format("    … and {}", Plural(left, "kind more", "kinds more")));
+  }
+
+  void PutSummary() {
+    const uint64_t images = counts_[0] + counts_[1] + counts_[2] + counts_[3];
+    Line(fmt::format("{} in {}: {} ({} unsafe, {} undecidable, {} damaged, {} sound), {}",
+                     Plural(result_.files.size(), "file", "files"),
+                     Plural(result_.directories, "folder", "folders"),
+                     Plural(images, "image", "images"), counts_[0], counts_[1], counts_[2],
+                     counts_[3], Plural(others_, "other file", "other files")));
+    if (result_.symlinks + result_.specials > 0) {
+      Line(fmt::format("left alone: {}, {}",
+                       Plural(result_.symlinks, "symbolic link", "symbolic links"),
+                       Plural(result_.specials, "special file", "special files")));
+    }
+    Line(fmt::format("policy: {}", ToText(result_.policy)));
+  }
+
+  const TriageResult& result_;
+  const TriageTextOptions& options_;
+  TextWriter& out_;
+  std::array<uint64_t, 5> counts_{};
+  uint64_t others_ = 0;
+};
+
+}  // namespace
+
+void WriteTriageText(const TriageResult& result, const TriageTextOptions& options,
+                     TextWriter& out) {
+  TriageText(result, options, out).Write();
+}
+
+}  // namespace imgfsck

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// All that one run found out, as plain data; every report of imgtriage is made from it and from
+// nothing else, so that the same input gives the same bytes.
+#pragma once
+
+#include <vector>
+
+#include "triage/facts.h"
+#include "triage/inventory.h"
+
+namespace imgfsck {
+
+struct TriagedFile {
+  FoundFile file;
+  ImageFacts facts;
+  Verdict verdict = Verdict::kSafe;  // meaningful for images
+
+  bool is_image() const { return facts.identity.kind == FileKind::kImage; }
+};
+
+struct TriageResult {
+  Policy policy = Policy::kOpenstack;
+  Severity fail_on = Severity::kLeak;
+  size_t max_findings = 1000;      // listed of an image
+  std::vector<TriagedFile> files;  // by path
+  std::vector<PathError> errors;
+  uint64_t directories = 0, symlinks = 0, specials = 0;
+};
+
+// What makes somebody look at a file: the first that holds.
+enum class Attention : uint8_t { kUnsafe, kUndecidable, kDamaged, kSound, kNotAnImage };
+Attention AttentionFor(const TriagedFile& file, Severity fail_on);
+
+// Indices of the files in the order in which to look at them; ties by path.
+std::vector<size_t> OrderOfAttention(const TriageResult& result);
+
+// 0, 4, 8 or 12.
+int ExitCodeOf(const TriageResult& result);
+
+}  // namespace imgfsck
