@@ -37,6 +37,20 @@ class RangeSet {
     auto range = FirstEndingAfter(offset);
     return range != ranges_.end() && range->first <= offset && range->second >= end;
   }
+  // The bytes of this set that `other` has not.
+  RangeSet Without(RangeSet& other) {
+    RangeSet rest;
+    auto cut = other.Ranges().begin();
+    for (auto [begin, end] : Ranges()) {
+      while (cut != other.ranges_.end() && cut->second <= begin) ++cut;
+      for (auto at = cut; at != other.ranges_.end() && at->first < end; ++at) {
+        if (at->first > begin) rest.Add(begin, at->first - begin);
+        begin = std::min(end, at->second);
+      }
+      rest.Add(begin, end - begin);
+    }
+    return rest;
+  }
   // Ascending (begin, end) pairs that do not touch.
   const std::vector<std::pair<uint64_t, uint64_t>>& Ranges() {
     Seal();

@@ -88,7 +88,7 @@ class FindingsText {
                            Plural(block.findings.size() - places, "more place", "more places")));
     }
     if (first.severity_or_default() == Severity::kInfo && options_.verbosity < 1) return;
-    PutLine("guest: ", EffectSentence(first.effect_or_default()));
+    PutLine(first.fixed ? "guest, before: " : "guest: ", EffectSentence(first.effect_or_default()));
     if (!first.fixed) PutLine("repair: ", RepairSentence(first));
   }
 

@@ -112,6 +112,8 @@ void PutRepair(const RepairSummary& repair, JsonWriter& json) {
     json.BeginObject();
     json.Member("layer", range.layer);
     WriteGuestRangeJson(range.guest, json);
+    json.Member("effect", ToText(range.effect));
+    json.Member("by-repair", range.by_repair);
     json.EndObject();
   }
   json.EndArray();

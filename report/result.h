@@ -47,10 +47,12 @@ CheckResult ResultOf(const CheckReport& report) {
   return result;
 }
 
-// Guest bytes that a repair cost, or can cost.
+// Guest bytes that are gone: a repair cost them, or the damage did and no repair brings them back.
 struct LostRange {
   std::string layer;               // "active" or a snapshot's id
   GuestRange guest;
+  Effect effect = Effect::kZero;   // what the guest reads there instead
+  bool by_repair = true;
 };
 
 // Units of allocation that nothing referred to.

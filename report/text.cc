@@ -61,6 +61,24 @@ Remedies RemediesFor(const std::vector<Finding>& findings) {
   return remedies;
 }
 
+std::string_view LostLabel(const LostRange& range, bool dry_run) {
+  if (range.by_repair) return dry_run ? "would be lost" : "lost";
+  switch (range.effect) {
+    case Effect::kZero:
+      return dry_run ? "would still read as zeros" : "still reads as zeros";
+    case Effect::kStale:
+      return dry_run ? "would still read as older data" : "still reads as older data";
+    case Effect::kWrong:
+      return dry_run ? "might still read as data of another place"
+                     : "may still read as data of another place";
+    case Effect::kUnreadable:
+      return dry_run ? "would still be unreadable" : "still cannot be read";
+    case Effect::kNone:
+      break;
+  }
+  return "lost";
+}
+
 class ImageText {
  public:
   ImageText(const ImageResult& result, const ReportOptions& options, TextWriter& out)
@@ -113,17 +131,21 @@ class ImageText {
       PutLine((repair.dry_run ? "would do: " : "done: ") + Printable(done));
     }
     for (const std::string& refused : repair.refused) PutLine("not done: " + Printable(refused));
+    PutOrphans(repair.orphans);
+    if (repair.patches > 0) PutLost(repair);
+  }
+
+  void PutLost(const RepairSummary& repair) {
     const size_t most = options_.verbosity > 0 ? SIZE_MAX : kMostRanges;
     for (size_t i = 0; i < repair.lost.size() && i < most; ++i) {
       const LostRange& range = repair.lost[i];
-      PutLine((repair.dry_run ? "would be lost: " : "lost: ") +
-              names_.GuestText(range.guest, range.layer));
+      PutLine(fmt::format("{}: {}", LostLabel(range, repair.dry_run),
+                          names_.GuestText(range.guest, range.layer)));
     }
     if (repair.lost.size() > most) {
       PutLine(fmt::format("lost: {} (--lost-map FILE lists them)",
                           Plural(repair.lost.size() - most, "more range", "more ranges")));
     }
-    PutOrphans(repair.orphans);
   }
 
   void PutOrphans(const OrphanSummary& orphans) {
@@ -189,7 +211,7 @@ class ImageText {
                     repair.verified ? "" : " (NOT verified)");
     PutVerdictLine(text);
     if (!repair.lost.empty()) {
-      PutLine(fmt::format("  {} lost their data; see above",
+      PutLine(fmt::format("  {} may not be what the guest wrote: see above",
                           Plural(repair.lost.size(), "guest range", "guest ranges")));
     }
     if (!repair.undo_file.empty() && repair.output.empty()) {

@@ -131,9 +131,9 @@ class LostFound {
     outcome_.changes = orphans_.size();
     outcome_.orphans.where = s.name;
     outcome_.particulars.push_back(fmt::format(
-        "{} clusters that nothing referred to can be read in the snapshot \"{}\" "
+        "{} that nothing referred to can be read in the snapshot \"{}\" "
         "(applying that snapshot would replace the disk: read it, do not apply it)",
-        orphans_.size(), s.name));
+        orphans_.size() == 1 ? "1 cluster" : fmt::format("{} clusters", orphans_.size()), s.name));
     return Ok();
   }
 

@@ -34,8 +34,8 @@ class Rebuild {
     IMG_RETURN_IF_ERROR(whole ? RebuildTable() : RebuildBlocks());
     if (outcome_.orphans.kept > 0) {
       outcome_.particulars.push_back(
-          fmt::format("{} clusters that nothing refers to hold data: counted as in use, so that "
-                      "they are not overwritten",
+          fmt::format("clusters that nothing refers to and that hold data: {}; counted as in use, "
+                      "so that they are not overwritten",
                       outcome_.orphans.kept));
     }
     return outcome_;

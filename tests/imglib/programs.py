@@ -126,15 +126,18 @@ def folder_state(path):
             if name.is_file()}
 
 
+def guest_copy(path, raw, luks=False, snapshot=None):
+    """Writes what a guest reads to the file `raw`, by qemu-img. False: QEMU cannot."""
+    source = luks_target(path) if luks else ["-f", "qcow2", path]
+    view = ["-l", f"snapshot.name={snapshot}"] if snapshot else []
+    return run("qemu-img", "convert", *view, "-O", "raw", *source, raw, timeout=300).code == 0
+
+
 def guest_digest(path, luks=False, snapshot=None):
     """SHA-256 of what a guest reads, by qemu-img; None when QEMU cannot open or read the image."""
     with temp_dir() as folder:
         raw = folder / "guest.raw"
-        source = luks_target(path) if luks else ["-f", "qcow2", path]
-        view = ["-l", f"snapshot.name={snapshot}"] if snapshot else []
-        if run("qemu-img", "convert", *view, "-O", "raw", *source, raw, timeout=300).code != 0:
-            return None
-        return digest(raw)
+        return digest(raw) if guest_copy(path, raw, luks, snapshot) else None
 
 
 def copy(source, target):

@@ -4,11 +4,60 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
+#include <utility>
 
 #include "io/bad_ranges.h"
 #include "io/file.h"
+#include "repair/range_set.h"
 
 namespace imgfsck {
+namespace {
+
+// Guest ranges of one layer that share an effect.
+using LostKind = std::pair<std::string, Effect>;
+
+void AddFinding(const Finding& finding, std::map<LostKind, RangeSet>* lost) {
+  const Effect effect = finding.effect_or_default();
+  auto add = [&](const std::string& layer, const GuestRange& guest) {
+    (*lost)[{layer.empty() ? std::string(kActiveLayer) : layer, effect}].Add(guest.offset.value,
+                                                                             guest.length);
+  };
+  if (finding.guest) add(finding.layer, *finding.guest);
+  if (effect != Effect::kWrong) return;
+  for (const Claimant& other : finding.also) {  // nobody knows which of them is the wrong one
+    if (other.guest) add(other.layer, *other.guest);
+  }
+}
+
+// What damage did to the guest and the repair did not bring back: a mended structure alone does not
+// give back what the guest wrote.
+void AddStillLost(const Plan& plan, RepairSummary* summary) {
+  std::map<LostKind, RangeSet> lost;
+  for (const Finding& finding : plan.before.findings.kept()) {
+    const Effect effect = finding.effect_or_default();
+    // What could not be read before can be now, or is found again below.
+    if (effect != Effect::kNone && effect != Effect::kUnreadable) AddFinding(finding, &lost);
+  }
+  std::map<std::string, RangeSet> changed;
+  for (const auto* list : {&plan.changed, &plan.lost}) {
+    for (const LayerRange& range : *list) {
+      changed[range.layer].Add(range.guest.offset.value, range.guest.length);
+    }
+  }
+  std::map<LostKind, RangeSet> rest;
+  for (auto& [kind, ranges] : lost) rest[kind] = ranges.Without(changed[kind.first]);
+  for (const Finding& finding : plan.Final().findings.kept()) {
+    if (finding.effect_or_default() != Effect::kNone) AddFinding(finding, &rest);
+  }
+  for (auto& [kind, ranges] : rest) {
+    for (const auto& [begin, end] : ranges.Ranges()) {
+      summary->lost.push_back({kind.first, MakeGuestRange(begin, end - begin), kind.second, false});
+    }
+  }
+}
+
+}  // namespace
 
 RepairSummary SummaryOf(const Plan& plan, std::string_view mode) {
   RepairSummary summary;
@@ -16,7 +65,10 @@ RepairSummary SummaryOf(const Plan& plan, std::string_view mode) {
   summary.patches = plan.patches;
   summary.bytes_written = plan.bytes;
   summary.verified = true;
-  for (const LayerRange& range : plan.lost) summary.lost.push_back({range.layer, range.guest});
+  for (const LayerRange& range : plan.lost) {
+    summary.lost.push_back({range.layer, range.guest, Effect::kZero, true});
+  }
+  AddStillLost(plan, &summary);
   summary.orphans = {plan.orphans.kept, plan.orphans.relinked, plan.orphans.freed,
                      plan.orphans.where};
   auto add_once = [](std::vector<std::string>* list, const std::string& text) {

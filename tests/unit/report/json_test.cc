@@ -130,7 +130,8 @@ TEST_F(JsonReport, RepairAndWhatIsLeft) {
   EXPECT_EQ(document["repair"], json::parse(R"({
       "mode": "all", "dry-run": false, "undo-file": "/images/disk.qcow2.imgfsck-undo",
       "patches": 7, "bytes-written": 4096, "verified": true,
-      "lost": [{"layer": "active", "guest-offset": 65536, "guest-length": 65536}],
+      "lost": [{"layer": "active", "guest-offset": 65536, "guest-length": 65536, "effect": "zero",
+                "by-repair": true}],
       "orphans": {"kept": 1, "relinked": 2, "freed": 3, "where": "lost+found"},
       "done": ["counted anew"], "refused": []})"));
 }

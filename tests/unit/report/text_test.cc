@@ -123,15 +123,28 @@ TEST_F(TextReport, RepairSaysWhatItDidAndHowToTakeItBack) {
   const std::string text = Text();
   EXPECT_THAT(text, HasSubstr("MENDED CORRUPTION: "));
   EXPECT_THAT(text, HasSubstr("\ndone: counts written anew\nnot done: a split: no room\n"
-                              "lost: guest 0x0-0xf (16 B) of snapshot 2 "));
-  EXPECT_THAT(text, HasSubstr("lost: 5 more ranges (--lost-map FILE lists them)\n"
                               "clusters nobody referred to: 4 kept in lost+found, 1 linked in "
-                              "again, 2 given back\n"));
+                              "again, 2 given back\nlost: guest 0x0-0xf (16 B) of snapshot 2 "));
+  EXPECT_THAT(text, HasSubstr("lost: 5 more ranges (--lost-map FILE lists them)\n"));
+  EXPECT_THAT(text, HasSubstr("  25 guest ranges may not be what the guest wrote: see above\n"));
   EXPECT_THAT(text, HasSubstr("/images/disk.qcow2: REPAIRED: 1 corruption, 2 leaks mended, 1 leak "
                               "left\n"));
   EXPECT_THAT(text, HasSubstr("to take it back: imgfsck --rollback "
                               "/images/disk.qcow2.imgfsck-undo -- /images/disk.qcow2\n"));
   EXPECT_THAT(text, Not(HasSubstr("NOT verified")));
+}
+
+TEST_F(TextReport, RepairNamesTheRangesThatStayWrong) {
+  before_.Add(Make(corruption_, 0x50000));
+  result_.after = CheckOf(after_);
+  result_.repair = Summary("safe", false, 1);
+  result_.repair->lost = {{"active", MakeGuestRange(0, 0x20000), Effect::kZero, false},
+                          {"active", MakeGuestRange(0x40000, 1), Effect::kWrong, false}};
+  EXPECT_THAT(Text(), HasSubstr("still reads as zeros: guest 0x0-0x1ffff (128 KiB) of the active"));
+  EXPECT_THAT(Text(), HasSubstr("may still read as data of another place: guest 0x40000"));
+  EXPECT_THAT(Text(), HasSubstr("2 guest ranges may not be what the guest wrote: see above\n"));
+  result_.repair->dry_run = true;
+  EXPECT_THAT(Text(), HasSubstr("would still read as zeros: guest 0x0-0x1ffff"));
 }
 
 TEST_F(TextReport, DryRunSaysWhatWouldBe) {
