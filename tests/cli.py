@@ -8,7 +8,7 @@ import pathlib
 import sqlite3
 
 from imglib.make import Recipe
-from imglib.programs import BIN, check_json, digest, folder_state, imgdump, imgfsck, run
+from imglib.programs import BIN, check_json, digest, folder_state, imgdump, imgfsck, qemu_img, run
 from imglib.testing import ImageTest, main
 
 DAMAGE = "refcount-block-zeroed-16"  # mended by a safe repair
@@ -47,6 +47,12 @@ class CommandLine(ImageTest):
         self.assertEqual(imgfsck("--exit-style", "qemu", self.folder / "missing").code, 1)
         (self.folder / "text").write_text("no image\n" * 1000)
         self.assertEqual(imgfsck("--exit-style", "qemu", self.folder / "text").code, 63)
+        # Of several images the gravest counts.
+        leak.rename(self.folder / "leak.qcow2")
+        bad, _ = self.damaged(DAMAGE, fresh=False)
+        for order in ([bad, self.folder / "leak.qcow2"], [self.folder / "leak.qcow2", bad]):
+            self.assertEqual(imgfsck("--exit-style", "qemu", *order).code, 2)
+        self.assertEqual(imgfsck("--exit-style", "qemu", "missing", bad).code, 1)
 
     def test_several_images(self):
         bad, _ = self.damaged(DAMAGE)
@@ -107,10 +113,24 @@ class CommandLine(ImageTest):
 
     def test_what_is_not_there_yet_says_so(self):
         path = self.sound(Recipe())
-        for words in (["--names"], ["--report", "x.html"], ["--profile", "azure"]):
-            done = imgfsck(*words, path)
-            if done.code == 16:
-                self.assertIn("not available", done.err)
+        for words in (["--names"], ["--report", "x.html"]):
+            self.usage_error(*words, path, words=("not available",))
+        for words in (["--diff", path], ["--map", "--chain"]):
+            done = imgdump(*words, path)
+            self.assertEqual((done.code, done.out), (16, ""))
+            self.assertIn("not available", done.err)
+
+    def test_options_of_other_formats_say_so(self):
+        path = self.sound(Recipe())
+        for words in (["--profile", "azure"], ["--size-policy=chs"], ["--chain"],
+                      ["-r", "--relink", path]):
+            self.usage_error(*words, path, words=("not available for qcow2 images",))
+        self.usage_error("--profile", "amazon", path, words=("azure",))
+        other = self.folder / "disk.vhd"
+        qemu_img("create", "-q", "-f", "vpc", other, "20M")
+        self.usage_error("-r", "--orphans", "snapshot", other, words=("dir:PATH",))
+        for words in (["--profile", "azure"], ["--size-policy=chs"], ["--chain"]):
+            self.assertIn(imgfsck(*words, other).code, (0, 4), words)
 
     def test_raw_only_when_named(self):
         path = self.folder / "disk"

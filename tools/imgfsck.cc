@@ -39,6 +39,15 @@ int Fail(const std::string& path, const Error& error) {
   return ExitCodeFor(error);
 }
 
+// The statuses of two images as one: fsck's bits are OR-ed; of qemu-img's codes the graver stays.
+int Joined(ExitStyle style, int a, int b) {
+  if (style == ExitStyle::kFsck) return a | b;
+  for (int code : {kExitUsage, 1, 63, 2, 3}) {
+    if (a == code || b == code) return code;
+  }
+  return 0;
+}
+
 int Run(int argc, char** argv) {
   ParsedCommand command = ParseImgfsck({argv + 1, argv + argc});
   if (command.exit_code) {
@@ -64,13 +73,14 @@ int Run(int argc, char** argv) {
     const RunContext context{progress, database.get(), static_cast<int64_t>(i + 1)};
     const int one = RunOnImage(options.images[i], options, context);
     if (one == kExitStopped) return kExitStopped;
-    status = options.exit_style == ExitStyle::kQemu ? std::max(status, one) : status | one;
+    status = Joined(options.exit_style, status, one);
   }
   if (database != nullptr) {
     if (auto done = database->Finish(); !done) return Fail(options.db, done.error());
   }
   const bool qemu = options.exit_style == ExitStyle::kQemu;
-  const bool tool_failed = qemu ? status == 1 || status == 63 : (status & kExitFailed) != 0;
+  const bool tool_failed = qemu ? status == 1 || status == 63 || status == kExitUsage
+                                : (status & (kExitFailed | kExitUsage)) != 0;
   return options.exit_zero && !tool_failed ? 0 : status;
 }
 

@@ -65,9 +65,10 @@ class ImageTest(unittest.TestCase):
             copy(file, self.folder / file.name)
         return path
 
-    def damaged(self, name, seed=1):
-        """(image damaged by the recipe, the recipe); the folder holds nothing else."""
-        self.fresh_folder()
+    def damaged(self, name, seed=1, fresh=True):
+        """(image damaged by the recipe, the recipe); the folder holds nothing else, if fresh."""
+        if fresh:
+            self.fresh_folder()
         recipe = patient.RECIPES[name]
         path = self.sound(recipe.base)
         patient.apply(name, path, seed)

@@ -44,8 +44,8 @@ void Declare(CLI::App& app, ImgdumpOptions& o, Raw& raw) {
   app.add_option("--bad-map", o.bad_map, "A ddrescue map of what the medium could not read")
       ->type_name("FILE");
   app.add_option("--metadata", raw.metadata, "A copy without guest data")->type_name("FILE");
-  app.add_option("--diff", raw.diff, "Compare with another image")->type_name("IMAGE");
-  app.add_flag("--chain", raw.chain, "With --map: what the backing files have, too");
+  app.add_option("--diff", raw.diff, "Compare with another image (not yet)")->type_name("IMAGE");
+  app.add_flag("--chain", raw.chain, "With --map: what the backing files have, too (not yet; imgio map does)");
   app.set_version_flag("--version", std::string("imgdump ") + IMGFSCK_VERSION);
   app.footer(kFooter);
 }

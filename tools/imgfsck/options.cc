@@ -54,7 +54,7 @@ void Declare(CLI::App& app, ImgfsckOptions& o, Raw& raw) {
       ->type_name("FILE");
   app.add_option("--apply", o.apply, "Apply exactly this plan")->type_name("FILE");
   app.add_flag("--recover", o.recover, "Finish a repair that a crash interrupted");
-  app.add_flag("--chain", raw.chain, "Also check every backing file or parent, read-only");
+  app.add_flag("--chain", raw.chain, "Also check every parent, read-only (vpc)");
   app.add_flag("--deep", raw.deep, "Also decode what can be decoded (compressed clusters, ...)");
   app.add_option("--orphans", raw.orphans, "What becomes of unreferenced clusters with content")
       ->type_name("keep|snapshot|dir:PATH|free");
@@ -78,18 +78,22 @@ void Declare(CLI::App& app, ImgfsckOptions& o, Raw& raw) {
   app.add_option("--exit-style", raw.exit_style, "Exit statuses of fsck(8) or of qemu-img check")
       ->type_name("fsck|qemu");
   app.add_flag("--exit-zero", o.exit_zero, "Exit with 0 unless the tool itself failed");
-  app.add_option("--fix", raw.fix, "Also repair this problem (repeatable)")
+  app.add_option("--fix", raw.fix, "With --repair: also repair this problem (repeatable)")
       ->type_name("CODE")
       ->allow_extra_args(false);
   app.add_option("--max-copy", raw.max_copy, "Bytes that splitting shared clusters may copy")
       ->type_name("SIZE");
-  app.add_option("--relink", raw.relink, "Link a moved chain to this parent")->type_name("PARENT");
-  app.add_option("--profile", raw.profile, "Also check the rules of a platform")->type_name("NAME");
-  app.add_flag("--names", raw.names, "Name the guest files that findings concern");
-  app.add_option("--report", raw.report_file, "Write an HTML page")->type_name("FILE");
+  app.add_option("--relink", raw.relink,
+                 "With --repair: link a moved chain to this parent (vpc, cow)")
+      ->type_name("PARENT");
+  app.add_option("--profile", raw.profile, "Also check the rules of a platform: azure (vpc)")
+      ->type_name("NAME");
+  app.add_flag("--names", raw.names, "Name the guest files that findings concern (not yet)");
+  app.add_option("--report", raw.report_file, "Write an HTML page (not yet)")->type_name("FILE");
   app.add_option("--size-policy", raw.size_policy, "Which size a vpc image has")
       ->type_name("chs|current_size|auto");
-  app.add_flag("--no-sandbox", o.no_sandbox, "Do without the system call filter");
+  app.add_flag("--no-sandbox", o.no_sandbox,
+               "Do without the system call filter (this version has none)");
   app.add_option("--bad-map", o.bad_map, "A ddrescue map of what the medium could not read")
       ->type_name("FILE");
   app.add_flag("--rebase-names", o.rebase_names, "With --output: rewrite relative backing names");
@@ -207,6 +211,9 @@ class Interpreter {
         raw_.size_policy != "current_size") {
       Fail("--size-policy takes chs, current_size or auto");
     }
+    if (!raw_.profile.empty() && raw_.profile != "azure") {
+      Fail(fmt::format("the only profile is azure, not '{}'", raw_.profile));
+    }
     if (!raw_.max_copy.empty()) {
       auto size = ParseSize(raw_.max_copy);
       if (!size) Fail(fmt::format("'{}' is no size", raw_.max_copy));
@@ -237,8 +244,8 @@ class Interpreter {
       Fail("--output, --undo, --rollback, --plan, --apply and --lost-map take one image");
     }
     if (!o_.repair && (!o_.plan.empty() || !o_.repair_options.also_fix.empty() ||
-                       !raw_.orphans.empty() || !raw_.max_copy.empty())) {
-      Fail("--plan, --fix, --orphans and --max-copy go with --repair");
+                       !raw_.orphans.empty() || !raw_.max_copy.empty() || !raw_.relink.empty())) {
+      Fail("--plan, --fix, --orphans, --max-copy and --relink go with --repair");
     }
     if (!o_.mends() && (!o_.output.empty() || o_.dry_run || o_.no_undo)) {
       Fail("--dry-run, --output and --no-undo go with --repair or --apply");
@@ -263,11 +270,7 @@ class Interpreter {
     };
     missing(raw_.names, "--names");
     missing(!raw_.report_file.empty(), "--report");
-    missing(!raw_.relink.empty(), "--relink");
     missing(!o_.donor.empty(), "--donor");
-    missing(raw_.chain, "--chain");
-    missing(!raw_.profile.empty(), "--profile");
-    missing(raw_.size_policy != "auto", "--size-policy");
   }
 
   const Raw& raw_;

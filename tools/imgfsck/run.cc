@@ -16,6 +16,7 @@
 #include "report/text.h"
 #include "tools/common/exit_codes.h"
 #include "tools/common/image.h"
+#include "tools/imgfsck/format_options.h"
 #include "tools/imgfsck/outputs.h"
 
 namespace imgfsck {
@@ -43,6 +44,10 @@ class Runner {
     if (options_.recover) return DoRecover();
     IMG_RETURN_IF_ERROR(LookForInterrupted());
     IMG_ASSIGN_OR_RETURN(image_, OpenImage(path_, options_.format, options_.bad_map));
+    if (auto text = OptionWithoutUse(options_, *image_.format)) {
+      misused_ = true;
+      return Error{ErrorCode::kInvalid, *text, {}};
+    }
     return options_.mends() ? DoRepair() : DoCheck();
   }
 
@@ -216,6 +221,10 @@ class Runner {
       PrintMessage("imgfsck", path_, "stopped; nothing half-written is left");
       return kExitStopped;
     }
+    if (misused_) {
+      PrintMessage("imgfsck", path_, result_.error->message);
+      return kExitUsage;
+    }
     const bool only_acted = !options_.rollback.empty() || options_.recover;
     result_.exit_code = only_acted ? (result_.error ? kExitFailed : kExitClean)
                                    : ExitCodeOf(result_, options_.fail_on, options_.exit_style);
@@ -254,6 +263,7 @@ class Runner {
   std::optional<Plan> plan_;
   ImageResult result_;
   std::string message_;
+  bool misused_ = false;  // an option means nothing for this image
 };
 
 }  // namespace

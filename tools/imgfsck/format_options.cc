@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/imgfsck/format_options.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <initializer_list>
+#include <string_view>
+
+namespace imgfsck {
+namespace {
+
+struct Rule {
+  std::string_view option;
+  bool given;
+  std::initializer_list<std::string_view> formats;  // that it means something for
+  std::string_view hint;
+};
+
+}  // namespace
+
+std::optional<std::string> OptionWithoutUse(const ImgfsckOptions& options, const Format& format) {
+  const RepairOptions& repair = options.repair_options;
+  const Rule rules[] = {
+      {"--chain", repair.check.chain, {"vpc"}, "name the backing files one by one"},
+      {"--profile azure", repair.check.profile == "azure", {"vpc"}, ""},
+      {"--size-policy", repair.check.size_policy != "auto", {"vpc"}, ""},
+      {"--relink", !repair.relink_parent.empty(), {"vpc", "cow"}, ""},
+      {"--orphans snapshot",
+       repair.orphans == OrphanPolicy::kSnapshot,
+       {"qcow2"},
+       "--orphans dir:PATH writes them to files"},
+  };
+  for (const Rule& rule : rules) {
+    if (!rule.given || std::ranges::count(rule.formats, format.name) > 0) continue;
+    std::string text =
+        fmt::format("{} is not available for {} images in this version", rule.option, format.name);
+    return rule.hint.empty() ? text : text + "; " + std::string(rule.hint);
+  }
+  return std::nullopt;
+}
+
+}  // namespace imgfsck
