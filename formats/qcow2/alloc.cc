@@ -173,17 +173,28 @@ Status Refcounts::WriteBlocks() {
   return Ok();
 }
 
+// Ascending, a sector of the table in one write, which is all there or not at all.
+Status Refcounts::WriteEntries() {
+  constexpr uint64_t kEntries = kSector / 8;
+  std::ranges::sort(dirty_entries_);
+  for (auto at = dirty_entries_.begin(); at != dirty_entries_.end();) {
+    uint64_t first = *at, last = first;
+    for (; at != dirty_entries_.end() && *at / kEntries == first / kEntries; ++at) last = *at;
+    ByteVector entries((last - first + 1) * 8);
+    for (uint64_t i = first; i <= last; ++i) StoreBe(&entries[8 * (i - first)], table_[i]);
+    IMG_RETURN_IF_ERROR(file_->Write(table_offset_ + 8 * first, entries));
+    if (entries_in_order_) IMG_RETURN_IF_ERROR(file_->Sync());
+  }
+  entries_in_order_ = false;
+  dirty_entries_.clear();
+  return Ok();
+}
+
 Status Refcounts::Write() {
   IMG_RETURN_IF_ERROR(WriteBlocks());
   if (dirty_entries_.empty()) return Ok();
   IMG_RETURN_IF_ERROR(file_->Sync());
-  for (uint64_t index : dirty_entries_) {
-    ByteVector entry(8);
-    StoreBe(entry.data(), table_[index]);
-    IMG_RETURN_IF_ERROR(file_->Write(table_offset_ + 8 * index, entry));
-  }
-  dirty_entries_.clear();
-  return Ok();
+  return WriteEntries();
 }
 
 Result<uint64_t> Refcounts::EndOfCounted() {

@@ -81,13 +81,17 @@ class Refcounts {
   Result<uint64_t> FindFree(uint64_t from);
   Status Take(uint64_t cluster, uint64_t count);
   Status AddBlock(uint64_t cluster);
+  Result<uint64_t> FreeRun(uint64_t cluster, uint64_t wanted);
+  std::vector<uint64_t> MissingBlocks(uint64_t cluster, uint64_t clusters) const;
+  Status AddBlocks(uint64_t cluster, const std::vector<uint64_t>& indexes);
   struct Growth {
     uint64_t blocks, clusters;  // new refcount blocks, clusters of the new table
   };
-  Result<Growth> PlanGrowth(uint64_t cluster) const;
-  Status GrowTable(uint64_t cluster);
+  Result<Growth> PlanGrowth(uint64_t cluster, uint64_t reach) const;
+  Status GrowTable(uint64_t cluster, uint64_t reach);
   Status SwitchTable(uint64_t offset, uint64_t clusters, std::vector<uint64_t> table);
   Status WriteBlocks();
+  Status WriteEntries();
   void EvictClean();
   uint64_t BlockIndex(uint64_t cluster) const { return cluster / geometry_.block_entries; }
   uint64_t BlockOffset(uint64_t index) const { return table_[index] & ~kRefcountTableReserved; }
@@ -101,7 +105,8 @@ class Refcounts {
   std::vector<uint64_t> dirty_blocks_, dirty_entries_;  // indexes
   std::vector<uint64_t> releases_;                      // cluster numbers
   uint64_t hint_ = 0;                                   // no free cluster below
-  uint64_t stream_at_ = 0;  // where the next compressed stream may go on; 0: nowhere
+  uint64_t stream_at_ = 0;         // where the next compressed stream may go on; 0: nowhere
+  bool entries_in_order_ = false;  // a block counts the cluster of a later one
   bool damage_found_ = false;
 };
 

@@ -23,7 +23,7 @@ Result<uint64_t> Refcounts::FindFree(uint64_t from) {
       return Error{ErrorCode::kNoSpace, "the file cannot grow any more", {}};
     }
     if (BlockIndex(cluster) >= table_.size()) {
-      IMG_RETURN_IF_ERROR(GrowTable(cluster));
+      IMG_RETURN_IF_ERROR(GrowTable(cluster, cluster));
       continue;
     }
     IMG_ASSIGN_OR_RETURN(Block * block, GetBlock(BlockIndex(cluster)));
@@ -66,22 +66,77 @@ Result<HostRun> Refcounts::Allocate(uint64_t wanted, std::optional<uint64_t> pre
   return HostRun{*first * geometry_.cluster_size, count};
 }
 
+// How many clusters from `cluster` on nothing is counted for, at most `wanted`; also where there
+// are no refcount blocks yet.
+Result<uint64_t> Refcounts::FreeRun(uint64_t cluster, uint64_t wanted) {
+  const uint64_t end = cluster + wanted;
+  for (uint64_t at = cluster; at < end;) {
+    uint64_t limit = std::min(end, (BlockIndex(at) + 1) * geometry_.block_entries);
+    IMG_ASSIGN_OR_RETURN(Block * block, GetBlock(BlockIndex(at)));
+    if (block == nullptr) at = limit;
+    for (; at < limit; ++at) {
+      uint64_t entry = at % geometry_.block_entries;
+      if (CountAt(block->bytes, geometry_.refcount_order, entry) != 0) return at - cluster;
+    }
+  }
+  return wanted;
+}
+
+// The indexes of the refcount blocks to be made before so many clusters and these blocks, all in a
+// row, are counted.
+std::vector<uint64_t> Refcounts::MissingBlocks(uint64_t cluster, uint64_t clusters) const {
+  std::vector<uint64_t> missing;
+  for (uint64_t i = BlockIndex(cluster); i <= BlockIndex(cluster + missing.size() + clusters - 1);
+       ++i) {
+    if (i >= table_.size() || table_[i] == 0) missing.push_back(i);
+  }
+  return missing;
+}
+
+// New blocks in a row from `cluster` on. Each lies in the range of an earlier one, or in its own;
+// table entries therefore reach the disk in order.
+Status Refcounts::AddBlocks(uint64_t cluster, const std::vector<uint64_t>& indexes) {
+  const uint64_t size = geometry_.cluster_size;
+  if (indexes.empty()) return Ok();
+  if (metadata_->Overlaps(cluster * size, indexes.size() * size)) {
+    return Damage(cluster * size, "metadata without a refcount block");
+  }
+  EvictClean();
+  for (uint64_t i = 0; i < indexes.size(); ++i) {
+    Block& block = blocks_[indexes[i]];
+    block.bytes.assign(size, 0);
+    Touch(indexes[i], &block);
+    table_[indexes[i]] = (cluster + i) * size;
+    dirty_entries_.push_back(indexes[i]);
+  }
+  for (uint64_t i = 0; i < indexes.size(); ++i) IMG_RETURN_IF_ERROR(Store(cluster + i, 1));
+  metadata_->fixed.Insert(cluster * size, indexes.size() * size);
+  entries_in_order_ = entries_in_order_ || indexes.size() > 1;
+  return Ok();
+}
+
 Result<uint64_t> Refcounts::AllocateExactly(uint64_t clusters) {
-  uint64_t from = hint_;
+  uint64_t at = hint_;
   while (true) {
-    IMG_ASSIGN_OR_RETURN(uint64_t first, FindFree(from));
-    uint64_t count = 1;
-    while (count < clusters) {
-      // A block made on the way takes the cluster asked for, and the search begins anew behind it.
-      IMG_ASSIGN_OR_RETURN(uint64_t next, FindFree(first + count));
-      if (next != first + count) break;
-      ++count;
+    std::vector<uint64_t> blocks = MissingBlocks(at, clusters);
+    const uint64_t all = blocks.size() + clusters;
+    if (at + all > kMaxHostOffset / geometry_.cluster_size) {
+      return Error{ErrorCode::kNoSpace, "the file cannot grow any more", {}};
     }
-    if (count == clusters) {
-      IMG_RETURN_IF_ERROR(Take(first, clusters));
-      return first * geometry_.cluster_size;
+    IMG_ASSIGN_OR_RETURN(uint64_t run, FreeRun(at, all));
+    if (run < all) {
+      at += run + 1;
+      continue;
     }
-    from = first + count;
+    if (BlockIndex(at + all - 1) >= table_.size()) {
+      // Room for the run behind what the growth itself takes.
+      uint64_t end = table_.size() * geometry_.block_entries;
+      IMG_RETURN_IF_ERROR(GrowTable(end, std::max(end, at) + 2 * all));
+      continue;
+    }
+    IMG_RETURN_IF_ERROR(AddBlocks(at, blocks));
+    IMG_RETURN_IF_ERROR(Take(at + blocks.size(), clusters));
+    return (at + blocks.size()) * geometry_.cluster_size;
   }
 }
 
@@ -127,11 +182,12 @@ Status Refcounts::AddBlock(uint64_t cluster) {
   return Ok();
 }
 
-Result<Refcounts::Growth> Refcounts::PlanGrowth(uint64_t cluster) const {
+Result<Refcounts::Growth> Refcounts::PlanGrowth(uint64_t cluster, uint64_t reach) const {
   const uint64_t size = geometry_.cluster_size;
   Growth plan{1, 1};
   uint64_t spare = table_.size() + table_.size() / 2;  // entries worth having
   if (spare * 8 > kMaxRefcountTableBytes) spare = 0;
+  spare = std::max(spare, BlockIndex(reach) + 1);
   while (true) {
     uint64_t last = BlockIndex(cluster + plan.blocks + plan.clusters - 1);
     uint64_t blocks = last - BlockIndex(cluster) + 1;
@@ -147,10 +203,10 @@ Result<Refcounts::Growth> Refcounts::PlanGrowth(uint64_t cluster) const {
 }
 
 // `cluster` is the first one that the table does not reach: from there on the blocks that count the
-// new structures, then the new table.
-Status Refcounts::GrowTable(uint64_t cluster) {
+// new structures, then the new table, which reaches as far as cluster `reach`.
+Status Refcounts::GrowTable(uint64_t cluster, uint64_t reach) {
   const uint64_t size = geometry_.cluster_size, begin = cluster * size;
-  IMG_ASSIGN_OR_RETURN(Growth plan, PlanGrowth(cluster));
+  IMG_ASSIGN_OR_RETURN(Growth plan, PlanGrowth(cluster, reach));
   const uint64_t end = cluster + plan.blocks + plan.clusters, first = BlockIndex(cluster);
   if (metadata_->Overlaps(begin, (end - cluster) * size)) {
     return Damage(begin, "metadata that no refcount covers");
