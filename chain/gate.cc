@@ -2,7 +2,9 @@
 #include "chain/gate.h"
 
 #include <fmt/format.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include <cerrno>
 
@@ -28,10 +30,18 @@ Result<std::string> PlainPath(const std::string& name) {
   return path;
 }
 
+// Files that the kernel makes up: their names are paths to anything but disks.
+bool IsKernelFile(int fd) {
+  struct statfs status {};
+  if (fstatfs(fd, &status) != 0) return false;
+  return status.f_type == PROC_SUPER_MAGIC || status.f_type == SYSFS_MAGIC ||
+         status.f_type == DEBUGFS_MAGIC || status.f_type == TRACEFS_MAGIC;
+}
+
 Status MustBeRegular(const std::string& path, int fd) {
   struct stat status {};
   if (fstat(fd, &status) != 0) return ErrorFromErrno(errno, "stat " + Printable(path));
-  if (S_ISREG(status.st_mode)) return Ok();
+  if (S_ISREG(status.st_mode) && !IsKernelFile(fd)) return Ok();
   return Error{ErrorCode::kInvalid,
                fmt::format("\"{}\" is not opened: it is no regular file", Printable(path)),
                {}};
