@@ -182,17 +182,34 @@ Result<std::unique_ptr<Chain>> Chain::OpenBacking(const std::string& image_path,
   return chain;
 }
 
+bool Chain::UsesFile(const std::string& path) const {
+  struct stat wanted {};
+  if (stat(path.c_str(), &wanted) != 0) return false;
+  auto same = [&](const auto& file) {
+    struct stat open {};
+    return file && fstat(file->fd(), &open) == 0 && open.st_dev == wanted.st_dev &&
+           open.st_ino == wanted.st_ino;
+  };
+  return std::ranges::any_of(layers_, [&](const auto& layer) {
+    return same(layer->source) || same(layer->store) || same(layer->data_source) ||
+           same(layer->data_store);
+  });
+}
+
 Result<ChainStatus> Chain::StatusAt(uint64_t offset, uint64_t limit) {
   limit = std::min(limit, layers_.front()->driver->VirtualSize() - offset);
   for (size_t depth = 0; depth < layers_.size(); ++depth) {
     Driver& driver = *layers_[depth]->driver;
-    if (offset >= driver.VirtualSize()) break;
+    if (offset >= driver.VirtualSize()) {
+      // A backing file that is too short decides, too: zeros.
+      return ChainStatus{{limit, MappingState::kZero, std::nullopt}, depth};
+    }
     limit = std::min(limit, driver.VirtualSize() - offset);
     IMG_ASSIGN_OR_RETURN(BlockStatus status, driver.StatusAt(offset, limit));
     if (status.state != MappingState::kUnallocated) return ChainStatus{status, depth};
     limit = std::min(limit, status.length);
   }
-  return ChainStatus{{limit, MappingState::kUnallocated, std::nullopt}, 0};
+  return ChainStatus{{limit, MappingState::kUnallocated, std::nullopt}, layers_.size() - 1};
 }
 
 }  // namespace imgfsck

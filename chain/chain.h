@@ -23,7 +23,7 @@ struct ChainOptions {
   std::string format;     // of the image itself; empty: by its content
   bool writable = false;  // the image itself; backing files never are
   BackingUse backing = BackingUse::kOpen;
-  bool lock = true;       // hold QEMU's locks while writing
+  bool lock = true;  // hold QEMU's locks while writing
   std::string passphrase, snapshot;
   std::string size_policy = "auto";
 };
@@ -46,7 +46,7 @@ struct ChainLayer {
 
 // Where a run of guest bytes comes from.
 struct ChainStatus {
-  BlockStatus status;  // unallocated: no layer has it
+  BlockStatus status;  // unallocated: no layer has it, not even the last one
   size_t depth = 0;    // the layer that decides; 0 is the image itself
 };
 
@@ -60,6 +60,8 @@ class Chain {
   Driver& driver() { return *composed_; }
   const std::vector<std::unique_ptr<ChainLayer>>& layers() const { return layers_; }
   Result<ChainStatus> StatusAt(uint64_t offset, uint64_t limit);
+  // True when `path` is one of the files that are open here, under whatever name.
+  bool UsesFile(const std::string& path) const;
 
   // A base without overlay, for rebase: the layers that `reference` of an image at `image_path`
   // leads to.

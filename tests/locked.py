@@ -6,6 +6,7 @@ import contextlib
 import subprocess
 import time
 
+from imglib.make import Recipe
 from imglib.programs import BIN, digest, folder_state, imgfsck, run
 from imglib.testing import ImageTest, main
 
@@ -57,6 +58,28 @@ class Locked(ImageTest):
             before = digest(path)
             self.assertIn(imgfsck("--repair", "--dry-run", path).code, (4, 8))
             self.assertEqual(digest(path), before)
+
+    def test_imgio_reads_with_a_warning_and_does_not_write(self):
+        path = self.sound(Recipe())
+        reading = (["map", path], ["convert", "--force", path, self.folder / "out"])
+        writing = (["write", path, 0, "--pattern", 1, "--length", 1], ["zero", path, 0, 512],
+                   ["resize", path, "+1M"], ["snapshot", "create", path, "s"],
+                   ["convert", "-n", "-f", "raw", "/dev/null", path],
+                   ["create", "--force", "-f", "qcow2", path, "1M"])
+        with held_by_qemu(path):
+            before = digest(path)
+            for words in reading:
+                done = run(BIN / "imgio", *words)
+                self.assertEqual(done.code, 0, done.err)
+                self.assertIn("running program", done.err)
+                self.assertEqual(run(BIN / "imgio", words[0], "-U", *words[1:]).err, "")
+            for words in writing:
+                done = run(BIN / "imgio", *words)
+                self.assertEqual(done.code, 8, done.out)
+                self.assertTrue(done.err)
+            self.assertEqual(digest(path), before)
+        for words in reading:
+            self.assertEqual(run(BIN / "imgio", *words).err, "")
 
     def test_qemu_is_kept_out_while_a_repair_writes(self):
         path, _ = self.damaged("refcount-block-zeroed-16")

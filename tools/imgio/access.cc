@@ -80,8 +80,8 @@ Result<uint64_t> WriteFrom(Driver& driver, const ImgioOptions& o) {
   ByteVector buffer(AlignUp(kChunk, driver.ClusterSize()));
   while (left > 0) {
     IMG_RETURN_IF_ERROR(CheckStop());
-    IMG_ASSIGN_OR_RETURN(size_t got, in.Get(MutableBytes(buffer).first(
-                                         std::min<uint64_t>(buffer.size(), left))));
+    IMG_ASSIGN_OR_RETURN(
+        size_t got, in.Get(MutableBytes(buffer).first(std::min<uint64_t>(buffer.size(), left))));
     if (got == 0) break;
     IMG_RETURN_IF_ERROR(CheckRange(driver, at, got));
     IMG_RETURN_IF_ERROR(Put(driver, o.compressed, at, Bytes(buffer).first(got)));
@@ -100,8 +100,7 @@ Result<uint64_t> WritePattern(Driver& driver, const ImgioOptions& o) {
   for (uint64_t done = 0; done < *o.length;) {
     IMG_RETURN_IF_ERROR(CheckStop());
     uint64_t step = std::min<uint64_t>(buffer.size(), *o.length - done);
-    IMG_RETURN_IF_ERROR(
-        Put(driver, o.compressed, o.sizes[0] + done, Bytes(buffer).first(step)));
+    IMG_RETURN_IF_ERROR(Put(driver, o.compressed, o.sizes[0] + done, Bytes(buffer).first(step)));
     done += step;
   }
   return *o.length;
@@ -175,8 +174,8 @@ Result<int> ResizeCommand(const ImgioOptions& o) {
     if (!size) return Error{ErrorCode::kInvalid, "that would be no size for a disk", {}};
     *size = AlignUp(*size, kSector);
     if (*size < old && !o.shrink) {
-      return Error{ErrorCode::kInvalid,
-                   "the disk would lose its end; --shrink says that this is meant", {}};
+      return Error{
+          ErrorCode::kInvalid, "the disk would lose its end; --shrink says that this is meant", {}};
     }
     IMG_RETURN_IF_ERROR(driver.Resize(*size));
     if (!o.quiet) fmt::print("{}: {} bytes\n", Printable(o.words[0]), *size);

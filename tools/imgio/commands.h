@@ -7,6 +7,7 @@
 #include <string>
 
 #include "chain/chain.h"
+#include "tools/imgio/new_file.h"
 #include "tools/imgio/options.h"
 
 namespace imgfsck {
@@ -40,21 +41,5 @@ Result<std::unique_ptr<Chain>> OpenChain(const ImgioOptions& options, const std:
                                          ChainUse use, const std::string& format = "");
 // -o key=value,key=value… and what other options say of the same.
 Result<CreateOptions> FormatOptions(const ImgioOptions& options);
-
-// A new, empty file for an image: never over an existing one unless the options say so, or it is a
-// block device. Removed again on destruction unless kept.
-class NewFile {
- public:
-  static Result<std::unique_ptr<NewFile>> Create(const std::string& path, bool force);
-  ~NewFile();
-  FileStore& store() { return *store_; }
-  void Keep() { keep_ = true; }
-
- private:
-  std::string path_;
-  std::unique_ptr<FileStore> store_;
-  std::unique_ptr<ImageLock> lock_;  // of a file that existed
-  bool keep_ = false, ours_ = false;
-};
 
 }  // namespace imgfsck

@@ -1,22 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the commands share: options into opened images, and files for new ones.
 #include <fmt/format.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <fstream>
 
 #include "base/text.h"
+#include "tools/common/terminal.h"
 #include "tools/imgio/commands.h"
 
 namespace imgfsck {
+namespace {
+
+constexpr size_t kLongestPassphrase = 64 * 1024;  // bytes
+
+// What is read while others write may be of different times.
+void WarnOfWriters(const Chain& chain) {
+  for (const auto& layer : chain.layers()) {
+    auto use = ProbeImageUse(layer->fd());
+    if (!use || !use->written) continue;
+    PrintMessage("imgio", layer->path,
+                 "a running program writes to it; what is read may not hang "
+                 "together");
+  }
+}
+
+}  // namespace
 
 Result<std::string> Passphrase(const ImgioOptions& options) {
   if (options.password_file.empty()) return std::string();
   std::ifstream in(options.password_file, std::ios::binary);
-  std::string text((std::istreambuf_iterator<char>(in)), {});
-  if (!in) {
-    return Error{ErrorCode::kIo, "cannot read the passphrase from " + options.password_file, {}};
+  std::string text(kLongestPassphrase + 1, '\0');
+  in.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<size_t>(in.gcount()));
+  if (!in.eof() || in.bad() || text.size() > kLongestPassphrase) {
+    return Error{
+        ErrorCode::kIo, "cannot read the passphrase from " + Printable(options.password_file), {}};
   }
   if (text.ends_with('\n')) text.pop_back();
   return text;
@@ -32,7 +50,9 @@ Result<std::unique_ptr<Chain>> OpenChain(const ImgioOptions& options, const std:
   chain.size_policy = options.size_policy;
   chain.snapshot = options.snapshot;
   IMG_ASSIGN_OR_RETURN(chain.passphrase, Passphrase(options));
-  return Chain::Open(path, chain);
+  IMG_ASSIGN_OR_RETURN(auto opened, Chain::Open(path, chain));
+  if (!use.writable && !options.share) WarnOfWriters(*opened);
+  return opened;
 }
 
 Result<CreateOptions> FormatOptions(const ImgioOptions& options) {
@@ -65,31 +85,6 @@ Result<CreateOptions> FormatOptions(const ImgioOptions& options) {
     IMG_ASSIGN_OR_RETURN(result["passphrase"], Passphrase(options));
   }
   return result;
-}
-
-Result<std::unique_ptr<NewFile>> NewFile::Create(const std::string& path, bool force) {
-  std::unique_ptr<NewFile> file(new NewFile);
-  file->path_ = path;
-  struct stat status {};
-  bool exists = stat(path.c_str(), &status) == 0;
-  bool device = exists && S_ISBLK(status.st_mode);
-  if (exists && !device && !force) {
-    return Error{ErrorCode::kExists,
-                 fmt::format("{} exists; --force overwrites it", Printable(path)), {}};
-  }
-  IMG_ASSIGN_OR_RETURN(file->store_,
-                       FileStore::Open(path, exists ? FileStore::Mode::kExisting
-                                                    : FileStore::Mode::kCreateNew));
-  file->ours_ = !exists;
-  if (exists) {
-    IMG_ASSIGN_OR_RETURN(file->lock_, ImageLock::Acquire(file->store_->fd(), path));
-    IMG_RETURN_IF_ERROR(file->store_->SetSize(0));
-  }
-  return file;
-}
-
-NewFile::~NewFile() {
-  if (ours_ && !keep_) unlink(path_.c_str());
 }
 
 }  // namespace imgfsck

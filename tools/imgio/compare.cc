@@ -61,7 +61,8 @@ Result<int> CompareCommand(const ImgioOptions& o) {
   IMG_ASSIGN_OR_RETURN(auto second, OpenChain(second_options, o.words[1], {}, o.second_format));
   Driver &left = first->driver(), &right = second->driver();
   if (o.strict && left.VirtualSize() != right.VirtualSize()) {
-    if (!o.quiet) fmt::print("The sizes differ: {} and {}\n", left.VirtualSize(), right.VirtualSize());
+    if (!o.quiet)
+      fmt::print("The sizes differ: {} and {}\n", left.VirtualSize(), right.VirtualSize());
     return kDiffer;
   }
   const uint64_t size = std::max(left.VirtualSize(), right.VirtualSize());

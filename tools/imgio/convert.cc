@@ -46,8 +46,8 @@ Status MakeTarget(const ImgioOptions& o, const Format& format, uint64_t size, Ta
 Status OpenExisting(const ImgioOptions& o, uint64_t size, Target* target) {
   ImgioOptions options = o;
   options.snapshot.clear();
-  IMG_ASSIGN_OR_RETURN(target->existing, OpenChain(options, o.words[1], {.writable = true},
-                                                   o.second_format));
+  IMG_ASSIGN_OR_RETURN(target->existing,
+                       OpenChain(options, o.words[1], {.writable = true}, o.second_format));
   if (target->existing->driver().VirtualSize() < size) {
     return Error{ErrorCode::kInvalid, "the existing image is too small", {}};
   }
@@ -92,6 +92,10 @@ Result<int> ConvertCommand(const ImgioOptions& o) {
                  {}};
   }
   IMG_ASSIGN_OR_RETURN(auto chain, OpenChain(o, o.words[0], {}));
+  if (chain->UsesFile(o.words[1])) {
+    return Error{
+        ErrorCode::kConflict, fmt::format("{} is what is to be read", Printable(o.words[1])), {}};
+  }
   Driver& source = chain->driver();
   const uint64_t size = source.VirtualSize();
   Target target;
@@ -113,11 +117,8 @@ Result<int> ConvertCommand(const ImgioOptions& o) {
   IMG_RETURN_IF_ERROR(CopyDisk(source, target.get(), copy, &lost));
   IMG_RETURN_IF_ERROR(target.get().Close());
   progress.Clear();
-  if (target.file) {
-    IMG_RETURN_IF_ERROR(SyncDirectoryOf(o.words[1]));
-    target.file->Keep();
-  }
-  if (target.data) target.data->Keep();
+  if (target.data) IMG_RETURN_IF_ERROR(target.data->Keep());
+  if (target.file) IMG_RETURN_IF_ERROR(target.file->Keep());
   IMG_RETURN_IF_ERROR(ReportLost(o, size, lost));
   return 0;
 }

@@ -10,8 +10,8 @@
 namespace imgfsck {
 namespace {
 
-constexpr uint64_t kPiece = 2 * kMiB;             // bytes read at a time
-constexpr uint64_t kCompressedPiece = 8 * kMiB;   // so that every core has something to compress
+constexpr uint64_t kPiece = 2 * kMiB;            // bytes read at a time
+constexpr uint64_t kCompressedPiece = 8 * kMiB;  // so that every core has something to compress
 
 struct Piece {
   ByteVector bytes;
@@ -121,8 +121,8 @@ class Copier {
 bool KnownZero(Driver& driver, uint64_t offset, uint64_t length) {
   while (length > 0) {
     auto status = driver.StatusAt(offset, length);
-    if (!status || (status->state != MappingState::kZero &&
-                    status->state != MappingState::kUnallocated)) {
+    if (!status ||
+        (status->state != MappingState::kZero && status->state != MappingState::kUnallocated)) {
       return false;  // reading it tells what is wrong
     }
     uint64_t step = std::min(status->length, length);
@@ -145,8 +145,8 @@ Status ReadPastDamage(Driver& source, uint64_t offset, MutableBytes buffer,
     auto status = source.Read(range.offset.value, part);
     if (status) continue;
     if (!MayGoOn(status.error())) return status;
-    uint64_t smallest = status.error().code == ErrorCode::kIo ? kSector
-                                                              : std::min(cluster, 4 * kKiB);
+    uint64_t smallest =
+        status.error().code == ErrorCode::kIo ? kSector : std::min(cluster, 4 * kKiB);
     if (range.length <= smallest) {
       std::ranges::fill(part, uint8_t{0});
       AddLost(range.offset.value, range.length, lost);

@@ -9,12 +9,16 @@ namespace imgfsck {
 namespace {
 
 // The size and the format of the backing file that the new image names.
-Status LookAtBacking(const ImgioOptions& options, CreateOptions* set, uint64_t* size, bool has_size) {
+Status LookAtBacking(const ImgioOptions& options, CreateOptions* set, uint64_t* size,
+                     bool has_size) {
   BackingReference reference{set->at("backing_file"), ""};
   if (set->contains("backing_fmt")) reference.format = set->at("backing_fmt");
   ChainOptions chain;
   IMG_ASSIGN_OR_RETURN(chain.passphrase, Passphrase(options));
   IMG_ASSIGN_OR_RETURN(auto base, Chain::OpenBacking(options.words[0], reference, chain));
+  if (base->UsesFile(options.words[0])) {
+    return Error{ErrorCode::kConflict, "an image cannot be its own backing file", {}};
+  }
   if (reference.format.empty()) {
     (*set)["backing_fmt"] = std::string(base->layers().front()->format->name);
   }
@@ -48,9 +52,8 @@ Result<int> CreateCommand(const ImgioOptions& options) {
     IMG_RETURN_IF_ERROR(data->store().SetSize(size));
   }
   IMG_RETURN_IF_ERROR(format->create(file->store(), size, set));
-  IMG_RETURN_IF_ERROR(SyncDirectoryOf(path));
-  file->Keep();
-  if (data) data->Keep();
+  if (data) IMG_RETURN_IF_ERROR(data->Keep());
+  IMG_RETURN_IF_ERROR(file->Keep());
   if (!options.quiet) {
     fmt::print("{}: {} image of {} bytes\n", Printable(path), format->name, size);
   }

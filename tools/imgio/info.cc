@@ -31,12 +31,9 @@ std::string DateText(int64_t seconds) {
 
 Json InfoJson(const std::string& path, const ImageRows& rows) {
   ImageRow image = rows.Image();
-  Json json{{"filename", ValidUtf8(path)},
-            {"format", image.format},
-            {"format-version", image.version},
-            {"virtual-size", image.virtual_size},
-            {"actual-size", image.allocated},
-            {"file-size", image.file_size},
+  Json json{{"filename", ValidUtf8(path)},       {"format", image.format},
+            {"format-version", image.version},   {"virtual-size", image.virtual_size},
+            {"actual-size", image.allocated},    {"file-size", image.file_size},
             {"cluster-size", image.cluster_size}};
   for (const LinkRow& link : rows.Links()) {
     if (link.kind == "data-file") {
@@ -68,8 +65,10 @@ Json InfoJson(const std::string& path, const ImageRows& rows) {
   Json fields;
   for (const FieldRow& field : rows.Fields()) {
     if (field.structure != "header" && field.structure != "footer") continue;
-    if (field.value) fields[field.name] = *field.value;
-    else if (!field.meaning.empty()) fields[field.name] = ValidUtf8(field.meaning);
+    if (field.value)
+      fields[field.name] = *field.value;
+    else if (!field.meaning.empty())
+      fields[field.name] = ValidUtf8(field.meaning);
   }
   if (!fields.is_null()) json["header"] = fields;
   return json;
@@ -110,10 +109,10 @@ Result<int> InfoCommand(const ImgioOptions& options) {
   IMG_ASSIGN_OR_RETURN(auto file, FileSource::Open(path));
   const Format* format = FormatFor(options, *file);
   if (format == nullptr) {
-    return Error{ErrorCode::kInvalid,
-                 fmt::format("{}: the format is not recognised; -f raw says it is raw",
-                             Printable(path)),
-                 {}};
+    return Error{
+        ErrorCode::kInvalid,
+        fmt::format("{}: the format is not recognised; -f raw says it is raw", Printable(path)),
+        {}};
   }
   IMG_ASSIGN_OR_RETURN(auto rows, format->inspect(*file, path));
   Json json = InfoJson(path, *rows);

@@ -68,8 +68,8 @@ class Rebaser {
   static Status ReadFrom(Driver* base, uint64_t offset, MutableBytes buffer) {
     std::ranges::fill(buffer, uint8_t{0});
     if (base == nullptr || offset >= base->VirtualSize()) return Ok();
-    return base->Read(offset, buffer.first(std::min<uint64_t>(buffer.size(),
-                                                              base->VirtualSize() - offset)));
+    return base->Read(
+        offset, buffer.first(std::min<uint64_t>(buffer.size(), base->VirtualSize() - offset)));
   }
   Status Settle(uint64_t offset, uint64_t length) {
     ByteVector before(length), after(length);
@@ -91,13 +91,20 @@ class Rebaser {
   Driver *before_, *after_;
 };
 
+// Fills in the format of the new backing file when nobody said it.
 Status RebaseContents(const ImgioOptions& o, Chain& chain,
-                      const std::optional<BackingReference>& reference) {
+                      std::optional<BackingReference>& reference) {
   std::unique_ptr<Chain> fresh;
   if (reference) {
     ChainOptions options;
     IMG_ASSIGN_OR_RETURN(options.passphrase, Passphrase(o));
     IMG_ASSIGN_OR_RETURN(fresh, Chain::OpenBacking(o.words[0], *reference, options));
+    if (fresh->UsesFile(o.words[0])) {
+      return Error{ErrorCode::kConflict, "the new backing file is based on the image itself", {}};
+    }
+    if (reference->format.empty()) {
+      reference->format = std::string(fresh->layers().front()->format->name);
+    }
   }
   Progress progress("imgio", o.progress);
   progress.Start(o.words[0]);
@@ -133,8 +140,8 @@ Result<int> CommitCommand(const ImgioOptions& o) {
 }
 
 Result<int> RebaseCommand(const ImgioOptions& o) {
-  IMG_ASSIGN_OR_RETURN(
-      auto chain, OpenChain(o, o.words[0], {.writable = true, .ignore_backing = o.unsafe}));
+  IMG_ASSIGN_OR_RETURN(auto chain,
+                       OpenChain(o, o.words[0], {.writable = true, .ignore_backing = o.unsafe}));
   std::optional<BackingReference> reference;
   if (!o.backing.empty()) reference = BackingReference{o.backing, o.backing_format};
   if (!o.unsafe) IMG_RETURN_IF_ERROR(RebaseContents(o, *chain, reference));

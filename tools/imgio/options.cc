@@ -69,6 +69,7 @@ class Declaration {
     c->add_option("-f,--format", o_.format, "Take the image to be of this format")
         ->type_name("FORMAT");
     c->add_flag("--no-chain", o_.no_chain, "Refuse images that need a backing file");
+    c->add_flag("-U,--force-share", o_.share, "Say nothing of a running program that writes to it");
     return c;
   }
   void Progress(CLI::App* c) {
@@ -77,7 +78,6 @@ class Declaration {
   void Output(CLI::App* c) {
     c->add_option("--output", o_.output, "Form of the result")->type_name("human|json");
     c->add_flag("--json", raw_.json, "The same as --output=json");
-    c->add_flag("-U,--force-share", raw_.flag, "Accepted for qemu-img's sake");
   }
   void Set(CLI::App* c) {
     c->add_option("-o", o_.set, "Options of the format, key=value,…")
@@ -145,15 +145,16 @@ class Declaration {
     c->add_flag("-d", o_.keep, "Leave the image as it is afterwards");
     Progress(c);
     c = OnImage("rebase", "FILE", "Change an image's backing file");
-    c->add_option("-b", o_.backing, "The new backing file; empty: none")->required()
+    c->add_option("-b", o_.backing, "The new backing file; empty: none")
+        ->required()
         ->type_name("FILE");
     c->add_option("-F", o_.backing_format, "Its format")->type_name("FORMAT");
     c->add_flag("-u", o_.unsafe, "Only change the name");
     Progress(c);
   }
   void Snapshot() {
-    CLI::App* c = OnImage("snapshot", "[list|create|apply|delete] FILE [NAME|ID]",
-                          "Internal snapshots");
+    CLI::App* c =
+        OnImage("snapshot", "[list|create|apply|delete] FILE [NAME|ID]", "Internal snapshots");
     c->add_flag("-l", raw_.list, "List");
     c->add_option("-c", raw_.create, "Create")->type_name("NAME");
     c->add_option("-a", raw_.apply, "Apply")->type_name("NAME|ID");
@@ -161,9 +162,9 @@ class Declaration {
     Output(c);
   }
   void Bitmap() {
-    CLI::App* c = OnImage("bitmap",
-                          "[list|dump|add|remove|clear|enable|disable|merge] FILE [NAME [SOURCE]]",
-                          "Persistent dirty bitmaps");
+    CLI::App* c =
+        OnImage("bitmap", "[list|dump|add|remove|clear|enable|disable|merge] FILE [NAME [SOURCE]]",
+                "Persistent dirty bitmaps");
     c->add_flag("--add", raw_.add, "Add");
     c->add_flag("--remove", raw_.drop, "Remove");
     c->add_flag("--clear", raw_.clear, "Clear");
@@ -232,11 +233,11 @@ struct Shape {
   size_t least, most, sizes_from;
 };
 constexpr Shape kShapes[] = {
-    {"create", 1, 2, 1},  {"info", 1, 1, 9},    {"map", 1, 1, 9},     {"read", 3, 3, 1},
-    {"write", 2, 2, 1},   {"zero", 3, 3, 1},    {"discard", 3, 3, 1}, {"compare", 2, 2, 9},
-    {"convert", 2, 2, 9}, {"resize", 2, 2, 1},  {"commit", 1, 1, 9},  {"rebase", 1, 1, 9},
-    {"list", 1, 1, 9},    {"apply", 2, 2, 9},   {"delete", 2, 2, 9},  {"dump", 2, 2, 9},
-    {"add", 2, 2, 9},     {"remove", 2, 2, 9},  {"clear", 2, 2, 9},   {"enable", 2, 2, 9},
+    {"create", 1, 2, 1},  {"info", 1, 1, 9},   {"map", 1, 1, 9},     {"read", 3, 3, 1},
+    {"write", 2, 2, 1},   {"zero", 3, 3, 1},   {"discard", 3, 3, 1}, {"compare", 2, 2, 9},
+    {"convert", 2, 2, 9}, {"resize", 2, 2, 1}, {"commit", 1, 1, 9},  {"rebase", 1, 1, 9},
+    {"list", 1, 1, 9},    {"apply", 2, 2, 9},  {"delete", 2, 2, 9},  {"dump", 2, 2, 9},
+    {"add", 2, 2, 9},     {"remove", 2, 2, 9}, {"clear", 2, 2, 9},   {"enable", 2, 2, 9},
     {"disable", 2, 2, 9}, {"merge", 3, 3, 9},
 };
 constexpr Shape kNewSnapshot{"create", 2, 2, 9};
@@ -244,8 +245,8 @@ constexpr Shape kNewSnapshot{"create", 2, 2, 9};
 // Snapshot and bitmap: the first word is what to do; a file alone is listed.
 std::optional<std::string> TakeAction(ImgioOptions* o) {
   static constexpr std::string_view kSnapshot[] = {"list", "create", "apply", "delete"};
-  static constexpr std::string_view kBitmap[] = {"list",   "dump",   "add",     "remove",
-                                                 "clear",  "enable", "disable", "merge"};
+  static constexpr std::string_view kBitmap[] = {"list",  "dump",   "add",     "remove",
+                                                 "clear", "enable", "disable", "merge"};
   std::span<const std::string_view> actions;
   if (o->command == "snapshot") actions = kSnapshot;
   if (o->command == "bitmap") actions = kBitmap;
@@ -265,8 +266,8 @@ std::optional<std::string> TakeAction(ImgioOptions* o) {
 std::optional<std::string> InterpretWords(ImgioOptions* o) {
   if (auto wrong = TakeAction(o)) return wrong;
   const std::string& name = o->action.empty() ? o->command : o->action;
-  const Shape* shape = o->action == "create" ? &kNewSnapshot
-                                             : std::ranges::find(kShapes, name, &Shape::command);
+  const Shape* shape =
+      o->action == "create" ? &kNewSnapshot : std::ranges::find(kShapes, name, &Shape::command);
   if (o->words.size() < shape->least || o->words.size() > shape->most) {
     return fmt::format("{}: {} arguments are too {}", name, o->words.size(),
                        o->words.size() < shape->least ? "few" : "many");
@@ -302,7 +303,8 @@ ParsedImgio ParseImgio(std::vector<std::string> arguments) {
   ParsedImgio parsed;
   auto usage = [&](const std::string& text) {
     parsed.exit_code = kExitUsage;
-    parsed.text = fmt::format("imgio: {}\nimgio --help lists commands and options", Printable(text));
+    parsed.text =
+        fmt::format("imgio: {}\nimgio --help lists commands and options", Printable(text));
     return parsed;
   };
   CLI::App app(kDescription, "imgio");

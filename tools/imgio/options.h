@@ -11,28 +11,28 @@ namespace imgfsck {
 
 // One structure for all commands: each declares the options that it has.
 struct ImgioOptions {
-  std::string command;                   // "create", "info" …
-  std::string action;                    // of snapshot and bitmap: "list", "create" …
-  std::vector<std::string> words;        // file and other names, in order
-  std::vector<uint64_t> sizes;           // positional sizes and offsets, in order
-  char sign = 0;                         // of the size: '+', '-', or 0
-  std::string format, second_format;     // of the image (source); of the other one
-  std::vector<std::string> set;          // -o key=value,…
+  std::string command;                // "create", "info" …
+  std::string action;                 // of snapshot and bitmap: "list", "create" …
+  std::vector<std::string> words;     // file and other names, in order
+  std::vector<uint64_t> sizes;        // positional sizes and offsets, in order
+  char sign = 0;                      // of the size: '+', '-', or 0
+  std::string format, second_format;  // of the image (source); of the other one
+  std::vector<std::string> set;       // -o key=value,…
   std::string backing, backing_format;
   std::string snapshot, password_file, size_policy = "auto";
   std::string from, to, output = "human", lost_map, merge_source;
   std::optional<uint64_t> offset, length, granularity, sparse;
   std::optional<uint8_t> pattern;
-  unsigned threads = 0;                  // 0: all cores
+  unsigned threads = 0;  // 0: all cores
   bool compressed = false, quiet = false, progress = false, no_chain = false, salvage = false,
        strict = false, force = false, existing = false, shrink = false, keep = false,
-       unsafe = false, disabled = false;
+       unsafe = false, disabled = false, share = false;
 };
 
 // What came out of reading the command line.
 struct ParsedImgio {
   ImgioOptions options;
-  std::optional<int> exit_code;          // set: print `text` (help, version, a usage error) and end
+  std::optional<int> exit_code;  // set: print `text` (help, version, a usage error) and end
   std::string text;
 };
 

@@ -91,8 +91,8 @@ Status ChangeSnapshot(Driver& driver, const ImgioOptions& o) {
 
 template <class Change>
 Result<int> OnImage(const ImgioOptions& o, const Change& change) {
-  IMG_ASSIGN_OR_RETURN(
-      auto chain, OpenChain(o, o.words[0], {.writable = true, .ignore_backing = true}));
+  IMG_ASSIGN_OR_RETURN(auto chain,
+                       OpenChain(o, o.words[0], {.writable = true, .ignore_backing = true}));
   Status done = change(chain->driver(), o);
   Status closed = chain->driver().Close();
   IMG_RETURN_IF_ERROR(done);

@@ -100,8 +100,9 @@ Status Model::Snapshot(Driver& driver) {
   IMG_RETURN_IF_ERROR(driver.SnapshotApply(at->first));
   disk = at->second.disk;
   for (auto& [name, bitmap] : bitmaps) {
-    std::erase_if(bitmap.dirty,
-                  [&, unit = bitmap.granularity](uint64_t bit) { return bit * unit >= disk.size(); });
+    std::erase_if(bitmap.dirty, [&, unit = bitmap.granularity](uint64_t bit) {
+      return bit * unit >= disk.size();
+    });
   }
   Mark(0, disk.size());
   return Ok();
@@ -161,7 +162,8 @@ Status Model::Resize(Driver& driver) {
     Mark(old, std::min<uint64_t>(size, base_.size()) - old);
   }
   for (auto& [name, bitmap] : bitmaps) {
-    std::erase_if(bitmap.dirty, [&, unit = bitmap.granularity](uint64_t bit) { return bit * unit >= size; });
+    std::erase_if(bitmap.dirty,
+                  [&, unit = bitmap.granularity](uint64_t bit) { return bit * unit >= size; });
   }
   return Ok();
 }
