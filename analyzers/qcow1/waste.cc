@@ -33,7 +33,15 @@ class Waste {
     uint64_t first = end;  // the first byte that is not zero
     uint64_t size = image_.geometry.cluster_size, known_until = 0;
     bool after_zeros = false;
+    uint64_t stored_until = begin;  // what lies before a piece, from here on, is a hole: zeros
     auto visit = [&](uint64_t offset, Bytes piece) -> Result<bool> {
+      if (uint64_t at = AlignUp(stored_until, size); at < offset) {
+        if (!after_zeros && at >= known_until && LooksOrphaned(at, end)) {
+          known_until = at + image_.geometry.l2_bytes;
+        }
+        after_zeros = true;
+      }
+      stored_until = offset + piece.size();
       if (first == end && !AllZero(piece)) {
         auto byte = std::find_if(piece.begin(), piece.end(), [](uint8_t b) { return b != 0; });
         first = offset + static_cast<uint64_t>(byte - piece.begin());
