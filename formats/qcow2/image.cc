@@ -115,7 +115,9 @@ Result<std::unique_ptr<Image>> ParseImage(const ByteSource& source) {
   LoadExtensions(image.get());
   image->active = LocateL1(*image, h.l1_table_offset, h.l1_size, image->L1Min(0));
   LoadRefcountTable(image.get());
-  if (h.nb_snapshots > 0 && IsAligned(h.snapshots_offset, 8) && h.snapshots_offset != 0) {
+  // Entries read from between clusters would be nonsense made of other structures.
+  if (h.nb_snapshots > 0 && IsAligned(h.snapshots_offset, image->geometry.cluster_size) &&
+      h.snapshots_offset != 0) {
     image->snapshots = ParseSnapshots(source, h);
     for (size_t i = 0; i < image->snapshots.entries.size(); ++i) {
       const Snapshot& s = image->snapshots.entries[i];
