@@ -11,10 +11,10 @@ import re
 import sys
 
 # Folder -> the folders it may include besides itself.
-TOWER = ["base", "io", "model", "formats", "chain", "analyzers", "repair"]
+TOWER = ["base", "io", "model", "formats", "chain", "analyzers", "repair", "extract"]
 ALLOWED = {name: set(TOWER[:rank]) for rank, name in enumerate(TOWER)}
 ALLOWED["report"] = {"base", "io", "model"}
-ALLOWED["triage"] = set(TOWER) - {"repair"} | {"report"}
+ALLOWED["triage"] = set(TOWER) - {"repair", "extract"} | {"report"}
 ALLOWED["tools"] = set(TOWER) | {"report", "triage"}
 ALLOWED["bench"] = set(TOWER) | {"report"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"')

@@ -9,9 +9,11 @@
 #include "analyzers/check.h"
 #include "base/interrupt.h"
 #include "base/text.h"
+#include "extract/metadata_copy.h"
 #include "model/database_file.h"
 #include "model/query.h"
 #include "model/sql_script.h"
+#include "repair/output.h"
 #include "report/dump.h"
 #include "report/hexdump.h"
 #include "report/map.h"
@@ -30,6 +32,10 @@ class Dump {
 
   Status Run() {
     IMG_ASSIGN_OR_RETURN(image_, OpenImage(options_.image, options_.format, options_.bad_map));
+    if (!options_.metadata.empty()) {
+      IMG_RETURN_IF_ERROR(Metadata());
+      return out_.Finish();
+    }
     IMG_ASSIGN_OR_RETURN(rows_, image_.format->inspect(image_.source(), options_.image));
     IMG_RETURN_IF_ERROR(Show());
     return out_.Finish();
@@ -46,6 +52,33 @@ class Dump {
     if (!options_.db.empty()) return WriteDatabaseFile(options_.db, Source());
     if (!options_.queries.empty()) return Query();
     return options_.json ? WriteDumpJson(*rows_, out_) : WriteDumpText(*rows_, out_);
+  }
+
+  Status Metadata() {
+    Progress progress("imgdump", options_.progress);
+    progress.Start(options_.image);
+    MetadataCopyOptions copy;
+    copy.path = options_.image;
+    copy.redact = options_.redact;
+    copy.threads = options_.threads;
+    copy.progress = [&](std::string_view phase, uint64_t done, uint64_t total) {
+      progress.Update(phase, done, total);
+    };
+    IMG_ASSIGN_OR_RETURN(MetadataCopy made,
+                         MakeMetadataCopy(image_.source(), *image_.format, copy));
+    IMG_ASSIGN_OR_RETURN(OutputResult written,
+                         WriteOutput(*made.bytes, options_.metadata, copy.progress));
+    progress.Clear();
+    if (ChangedSince(image_)) {
+      unlink(options_.metadata.c_str());
+      return Error{ErrorCode::kConflict, "the image changed while it was copied; run it again", {}};
+    }
+    for (auto* notes : {&made.notes, &written.notes}) {
+      for (const std::string& note : *notes) PrintMessage("imgdump", options_.image, note);
+    }
+    out_.Put(fmt::format("{} of metadata written to {}\n", HumanSize(made.bytes->kept_bytes()),
+                         Printable(options_.metadata)));
+    return Ok();
   }
 
   Status Map() {

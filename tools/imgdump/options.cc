@@ -20,7 +20,7 @@ constexpr const char* kFooter =
     "signal.";
 
 struct Raw {
-  std::string mode = "table", metadata, diff;
+  std::string mode = "table", diff;
   bool chain = false;
 };
 
@@ -43,9 +43,14 @@ void Declare(CLI::App& app, ImgdumpOptions& o, Raw& raw) {
   app.add_option("--format", o.format, "Take the image to be of this format")->type_name("FORMAT");
   app.add_option("--bad-map", o.bad_map, "A ddrescue map of what the medium could not read")
       ->type_name("FILE");
-  app.add_option("--metadata", raw.metadata, "A copy without guest data")->type_name("FILE");
+  app.add_option("--metadata", o.metadata,
+                 "Write a copy with all metadata at its place and guest data left out")
+      ->type_name("FILE");
+  app.add_flag("--redact", o.redact, "With --metadata: names and paths become x");
+  app.add_flag("--progress", o.progress, "Show progress even when stderr is no terminal");
   app.add_option("--diff", raw.diff, "Compare with another image (not yet)")->type_name("IMAGE");
-  app.add_flag("--chain", raw.chain, "With --map: what the backing files have, too (not yet; imgio map does)");
+  app.add_flag("--chain", raw.chain,
+               "With --map: what the backing files have, too (not yet; imgio map does)");
   app.set_version_flag("--version", std::string("imgdump ") + IMGFSCK_VERSION);
   app.footer(kFooter);
 }
@@ -55,10 +60,11 @@ std::optional<std::string> Interpret(const Raw& raw, ImgdumpOptions* o) {
   if (!mode) return "--mode takes table, csv, json or jsonl";
   o->mode = *mode;
   if (o->image.empty()) return "no image given";
-  int actions = o->map + o->sql + !o->db.empty() + !o->queries.empty() + !o->hex.empty();
-  if (actions > 1) return "--map, --sql, --db, --query and --hex exclude one another";
+  int actions = o->map + o->sql + !o->db.empty() + !o->queries.empty() + !o->hex.empty() +
+                !o->metadata.empty();
+  if (actions > 1) return "--map, --sql, --db, --query, --hex and --metadata exclude one another";
   if (!o->snapshot.empty() && !o->map) return "--snapshot goes with --map";
-  if (!raw.metadata.empty()) return "--metadata is not available in this version";
+  if (o->redact && o->metadata.empty()) return "--redact goes with --metadata";
   if (!raw.diff.empty()) return "--diff is not available in this version";
   if (raw.chain) return "--chain is not available in this version";
   return std::nullopt;

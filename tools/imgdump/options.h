@@ -11,10 +11,10 @@
 namespace imgfsck {
 
 struct ImgdumpOptions {
-  std::string image, format, bad_map, db, snapshot, hex;
+  std::string image, format, bad_map, db, snapshot, hex, metadata;
   std::vector<std::string> queries;
   QueryMode mode = QueryMode::kTable;
-  bool json = false, sql = false, map = false, deep = false;
+  bool json = false, sql = false, map = false, deep = false, redact = false, progress = false;
   unsigned threads = 0;
 };
 
