@@ -4,18 +4,31 @@
 repair, but that what could be kept was kept, and that QEMU sees it so."""
 import json
 
-from imglib.programs import check_json, qemu_img
+from imglib.patient import RECIPES
+from imglib.programs import check_json, guest_digest, qemu_img
 from imglib.qcow2 import Qcow2
 from imglib.testing import ImageTest, main, summary
 
 
 class FieldRepairTest(ImageTest):
+    _digests = {}
+
     def repaired(self, name, mode="safe", *options, code=1):
         """The image damaged by the recipe and repaired."""
         path, recipe = self.damaged(name)
         got, document = check_json(path, *recipe.options, f"--repair={mode}", *options)
         self.assertEqual(got, code, f"{name}: {summary(document)}")
         return path
+
+    def assert_guest_as_sound(self, name, path):
+        """The guest reads what it read before the damage."""
+        base = RECIPES[name].base
+        luks = base.content == "luks"
+        if base not in self._digests:
+            sound = self._bases[base, path.name] / path.name
+            self._digests[base] = guest_digest(sound, luks)
+        self.assertIsNotNone(self._digests[base])
+        self.assertEqual(guest_digest(path, luks), self._digests[base])
 
 
 class Bitmaps(FieldRepairTest):
@@ -74,6 +87,50 @@ class Bitmaps(FieldRepairTest):
         self.assertEqual(len(self.bitmaps(self.repaired("bitmap-in-use", "all", code=0))), 2)
         path = self.repaired("bitmap-in-use", "safe", "--fix", "qcow2-bitmap-in-use", code=0)
         self.assertEqual(len(self.bitmaps(path)), 1)
+
+
+class Encryption(FieldRepairTest):
+    """After the repair the passphrase opens the disk, and every byte is what it was."""
+
+    def restored(self, name, mode):
+        self.assert_guest_as_sound(name, self.repaired(name, mode))
+
+    def test_the_header_is_found_again(self):
+        for name in ("ext-crypto-missing", "ext-crypto-orphan", "ext-crypto-length",
+                     "ext-crypto-unaligned", "ext-crypto-empty", "ext-crypto-elsewhere",
+                     "ext-crypto-zero", "ext-crypto-past-eof", "hdr-crypt-method-luks"):
+            with self.subTest(damage=name):
+                self.restored(name, "all")
+
+    def test_plain_data_shows_that_nothing_is_encrypted(self):
+        for name in ("hdr-crypt-method", "hdr-crypt-method-none"):
+            with self.subTest(damage=name):
+                self.restored(name, "all")
+
+    def test_fields_that_follow_from_others(self):
+        for mode, names in (("safe", ("luks-length-short", "luks-past-eof", "luks-slot-state",
+                                      "luks-slot-sector")),
+                            ("all", ("luks-slot-stripes", "luks-slot-on-other",
+                                     "luks-slot-state-active", "luks-payload-zero",
+                                     "luks-payload-max", "luks-no-slot"))):
+            for name in names:
+                with self.subTest(damage=name):
+                    self.restored(name, mode)
+
+    def test_what_a_passphrase_needs_is_never_guessed(self):
+        for name in ("luks-magic", "luks-version", "luks-cipher", "luks-slot-iterations"):
+            with self.subTest(damage=name):
+                path, _ = self.damaged(name)
+                before = path.read_bytes()
+                code, document = check_json(path, "--repair=all")
+                self.assertEqual(code, 4, summary(document))
+                self.assertEqual(path.read_bytes(), before)
+
+    def test_nothing_is_given_back_while_the_header_is_lost(self):
+        path = self.repaired("ext-crypto-missing", "safe", code=4)
+        code, document = check_json(path, "--repair=all")
+        self.assertEqual(code, 1, summary(document))
+        self.assertIsNotNone(guest_digest(path, luks=True))
 
 
 if __name__ == "__main__":

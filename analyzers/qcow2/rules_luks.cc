@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "analyzers/qcow2/luks_rules.h"
 #include "analyzers/qcow2/rules.h"
 #include "base/text.h"
 
@@ -19,35 +20,44 @@ Finding LuksFinding(const Image& image, Problem problem, std::string detail) {
 }
 
 void JudgeSlots(const Image& image, const LuksHeader& luks, Findings* out) {
-  auto add = [&](size_t slot, Problem problem, std::string_view what) {
-    Finding f = LuksFinding(image, problem, fmt::format("slot {}: {}", slot, what));
-    f.host = MakeHostRange(image.encryption->offset + 208 + 48 * slot, 48);
-    out->Add(std::move(f));
-  };
-  uint64_t sectors = luks.SlotSectors();
+  const uint64_t payload = PayloadSector(luks, image.encryption->length);
   size_t active = 0;
+  bool restorable = false;
   for (size_t i = 0; i < luks.slots.size(); ++i) {
     const LuksSlot& slot = luks.slots[i];
-    bool is_active = slot.state == kLuksSlotActive;
-    active += is_active;
-    if (!is_active && slot.state != kLuksSlotInactive) {
-      add(i, Problem::kQcow2LuksSlotState, "state " + Hex(slot.state));
-    } else if (is_active && slot.iterations == 0) {
-      add(i, Problem::kQcow2LuksSlotState, "active without iterations");
+    active += slot.state == kLuksSlotActive;
+    const SlotVerdict verdict = JudgeSlot(luks, i, payload);
+    restorable |= verdict.state == kLuksSlotActive;
+    auto add = [&](Problem problem, std::string_view what, RepairClass repair) {
+      Finding f = LuksFinding(image, problem, fmt::format("slot {}: {}", i, what));
+      f.host = MakeHostRange(image.encryption->offset + kLuksSlotsOffset + kLuksSlotSize * i,
+                             kLuksSlotSize);
+      f.repair = repair;
+      out->Add(std::move(f));
+    };
+    if (!verdict.bad_state.empty()) {
+      add(Problem::kQcow2LuksSlotState, verdict.bad_state, verdict.state_repair);
     }
-    uint64_t end = slot.key_sector + sectors;
-    bool overlaps = false;
-    for (size_t j = 0; j < i; ++j) {
-      uint64_t other = luks.slots[j].key_sector;
-      overlaps |= slot.key_sector < other + sectors && other < end;
-    }
-    if (slot.stripes != kLuksStripes || slot.key_sector < kLuksFirstKeySector || overlaps ||
-        end > luks.payload_sector) {
-      add(i, Problem::kQcow2LuksSlotLayout,
-          fmt::format("{} stripes at sector {}", slot.stripes, slot.key_sector));
+    if (verdict.bad_layout) {
+      add(Problem::kQcow2LuksSlotLayout,
+          fmt::format("{} stripes at sector {}", slot.stripes, slot.key_sector),
+          verdict.layout_repair);
     }
   }
-  if (active == 0) out->Add(LuksFinding(image, Problem::kQcow2LuksNoSlot, ""));
+  if (payload != luks.payload_sector) {
+    Finding f = LuksFinding(image, Problem::kQcow2LuksSlotLayout,
+                            fmt::format("the keys end at sector {}, the header says {}", payload,
+                                        luks.payload_sector));
+    f.host = MakeHostRange(image.encryption->offset + kLuksPayloadOffset, 4);
+    f.repair = RepairClass::kAll;
+    out->Add(std::move(f));
+  }
+  if (active > 0) return;
+  Finding f = LuksFinding(image, Problem::kQcow2LuksNoSlot,
+                          restorable ? "one still has its salt and iterations"
+                                     : "and none has the salt and the iterations of one");
+  f.repair = restorable ? RepairClass::kAll : RepairClass::kNone;
+  out->Add(std::move(f));
 }
 
 }  // namespace
@@ -72,9 +82,12 @@ void JudgeLuks(const Image& image, Findings* out) {
     return;
   }
   if (in_file && luks.payload_sector * kCompressedSector > AlignUp(e.length, kCompressedSector)) {
-    out->Add(LuksFinding(image, Problem::kQcow2LuksInFile,
-                         fmt::format("{} bytes, keys need {}", e.length,
-                                     luks.payload_sector * kCompressedSector)));
+    Finding f = LuksFinding(image, Problem::kQcow2LuksInFile,
+                            fmt::format("{} bytes, keys need {}", e.length,
+                                        luks.payload_sector * kCompressedSector));
+    const bool length_is_right = PayloadSector(luks, e.length) != luks.payload_sector;
+    if (length_is_right) f.repair = RepairClass::kAll;
+    out->Add(std::move(f));
   }
   JudgeSlots(image, luks, out);
 }

@@ -14,7 +14,7 @@ constexpr std::initializer_list<Problem> kProblems = {
     Problem::kQcow2HdrMagic,           Problem::kQcow2HdrVersion,
     Problem::kQcow2HdrLengthShort,     Problem::kQcow2HdrLengthUnaligned,
     Problem::kQcow2HdrLengthOver,      Problem::kQcow2HdrPadding,
-    Problem::kQcow2HdrIncompatUnknown, Problem::kQcow2HdrCryptMethod,
+    Problem::kQcow2HdrIncompatUnknown,
     Problem::kQcow2HdrCompressionFlag, Problem::kQcow2HdrCompressionType,
     Problem::kQcow2HdrRawNoDatafile,   Problem::kQcow2HdrRawBacking,
     Problem::kQcow2SnapTableUnaligned,
@@ -95,9 +95,6 @@ class HeaderRepair {
     }
     if (Should(Problem::kQcow2HdrCompressionFlag) || Should(Problem::kQcow2HdrCompressionType)) {
       MendCompression();
-    }
-    if (Should(Problem::kQcow2HdrCryptMethod) && image_.luks && image_.luks->magic_ok) {
-      header_.crypt_method = kCryptLuks;
     }
   }
 

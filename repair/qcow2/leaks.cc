@@ -4,6 +4,7 @@
 // `--orphans free`. Nothing is ever punched out of the file.
 #include <fmt/format.h>
 
+#include "repair/qcow2/luks_search.h"
 #include "repair/qcow2/passes.h"
 #include "repair/qcow2/superseded.h"
 
@@ -20,6 +21,11 @@ class Leaks {
         judge_(context.image, state_) {}
 
   Result<PassOutcome> Run() {
+    if (LuksLost(*state_.image) && context_.options.orphans != OrphanPolicy::kFree) {
+      outcome_.notes.push_back(
+          "leaked clusters are all kept: the LUKS header, which is missing, may be among them");
+      return outcome_;
+    }
     bool free_all = context_.options.orphans == OrphanPolicy::kFree;
     if (!free_all) IMG_RETURN_IF_ERROR(FindCopies());
     for (const CountRun& run : state_.leaks) {

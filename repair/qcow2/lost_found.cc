@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "formats/qcow2/entry.h"
+#include "repair/qcow2/luks_search.h"
 #include "repair/qcow2/passes.h"
 #include "repair/qcow2/snapshot_table.h"
 #include "repair/qcow2/superseded.h"
@@ -28,6 +29,7 @@ constexpr Problem kExplains[] = {
     Problem::kQcow2SnapTablePastEof, Problem::kQcow2SnapL1PastEof,
     Problem::kQcow2SnapL1Unaligned,  Problem::kQcow2MetaOverlap,
     Problem::kQcow2RbOverlap,        Problem::kQcow2ExtOverrun,
+    Problem::kQcow2ExtCryptoOrphan,
     Problem::kQcow2BitmapExtLength,  Problem::kQcow2BitmapCount,
     Problem::kQcow2BitmapDirUnaligned, Problem::kQcow2BitmapDirSize,
     Problem::kQcow2BitmapName,       Problem::kQcow2BitmapExtra,
@@ -60,6 +62,7 @@ class LostFound {
           "(--orphans snapshot makes them readable, --orphans free gives them up)");
       return outcome_;
     }
+    if (LuksLost(image_)) return outcome_;  // the leaks pass says why
     if (image_.header.crypt_method == kCryptAes) {
       outcome_.notes.push_back(
           "unreferenced clusters are left as they are: without their place on the disk this "

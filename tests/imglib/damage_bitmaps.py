@@ -213,16 +213,28 @@ def luks_length(name, change, text):
 
 
 luks_length("luks-length-short", lambda p, v: 500, "a LUKS header of 500 bytes")
+luks_length("luks-length-zero", lambda p, v: 0, "a LUKS header of no bytes")
+luks_length("luks-length-591", lambda p, v: 591, "a LUKS header one byte short of its fields")
+luks_length("luks-length-sector", lambda p, v: v - 512, "a LUKS header one sector too short")
+luks_length("luks-length-max", lambda p, v: 0xFFFFFFFFFFFFFFFF, "a LUKS header of 2^64 bytes")
 luks_length("luks-past-eof", lambda p, v: p.past_end(), "a LUKS header longer than the file")
 luks_bytes("luks-magic", "luks-header", 0, b"LUXS", "a LUKS header with a wrong signature")
 luks_bytes("luks-version", "luks-header", 6, b"\0\7", "a LUKS header of version 7")
 luks_bytes("luks-cipher", "luks-header", 8, b"rot13\0", "an unknown cipher")
 luks_bytes("luks-slot-state", "luks-slot-state", 208 + 48 * 3, b"\1\2\3\4",
            "a key slot neither used nor free")
+luks_bytes("luks-slot-state-active", "luks-slot-state", 208, b"\1\2\3\4",
+           "the key slot in use neither used nor free")
 luks_bytes("luks-slot-iterations", "luks-slot-state", 208 + 4, bytes(4),
            "a key slot in use with no iterations")
 luks_bytes("luks-slot-stripes", "luks-slot-layout", 208 + 44, (3999).to_bytes(4, "big"),
            "a key slot with 3999 stripes")
 luks_bytes("luks-slot-sector", "luks-slot-layout", 208 + 48 + 40, bytes(4),
            "a key slot whose key lies on the header")
+luks_bytes("luks-slot-on-other", "luks-slot-layout", 208 + 40, (8 + 504 * 3).to_bytes(4, "big"),
+           "the key slot in use at the place of another one's key")
+luks_bytes("luks-slot-past-payload", "luks-slot-layout", 208 + 48 * 7 + 40, b"\0\1\0\0",
+           "a key slot behind the place where the keys end")
+luks_bytes("luks-payload-zero", "luks-slot-layout", 104, bytes(4), "keys that end at the start")
+luks_bytes("luks-payload-max", "luks-in-file", 104, b"\xff" * 4, "keys that end after 2 TiB")
 luks_bytes("luks-no-slot", "luks-no-slot", 208, b"\0\0\xde\xad", "no key slot in use")

@@ -54,6 +54,12 @@ header_value("hdr-size-cap", "hdr-size-cap", "size", 1 << 62,
              "a disk size that no L1 table can map")
 header_value("hdr-crypt-method", "hdr-crypt-method", "crypt_method", 3,
              "an unknown way of encryption")
+header_value("hdr-crypt-method-luks", "hdr-crypt-method", "crypt_method", 3,
+             "an unknown way of encryption in a LUKS image", content="luks")
+header_value("hdr-crypt-method-max", "hdr-crypt-method", "crypt_method", 0xFFFFFFFF,
+             "a way of encryption of all ones")
+header_value("hdr-crypt-method-none", "ext-crypto-missing", "crypt_method", 2,
+             "LUKS named in an image that is not encrypted")
 header_value("hdr-compression-flag-clear", "hdr-compression-flag", "compression_type", 1,
              "zstd named without the feature bit", content="zlib")
 header_bits("hdr-compression-flag-set", "hdr-compression-flag", "incompatible_features", 8,
@@ -174,6 +180,30 @@ def _(p):
     """a LUKS header in an image that says it is not encrypted"""
     p.luks_offset()
     p.set_header(crypt_method=0)
+
+
+def crypto_extension(name, code, change, text):
+    def apply(p):
+        p.luks_offset()
+        p.change_extension(EXT_CRYPTO, change(p, p.extension(EXT_CRYPTO).data))
+    apply.__doc__ = text
+    damage(name, code, content="luks")(apply)
+
+
+crypto_extension("ext-crypto-empty", "ext-crypto-shape", lambda p, d: b"",
+                 "a pointer to the LUKS header of no bytes")
+crypto_extension("ext-crypto-15", "ext-crypto-shape", lambda p, d: d[:15],
+                 "the pointer to the LUKS header one byte short")
+crypto_extension("ext-crypto-24", "ext-crypto-shape", lambda p, d: d + bytes(8),
+                 "the pointer to the LUKS header too long")
+crypto_extension("ext-crypto-elsewhere", "luks-header",
+                 lambda p, d: p.host(p.slot()).to_bytes(8, "big") + d[8:],
+                 "the pointer to the LUKS header leading to a guest's data")
+crypto_extension("ext-crypto-zero", "luks-header", lambda p, d: bytes(8) + d[8:],
+                 "the pointer to the LUKS header leading to the image's header")
+crypto_extension("ext-crypto-past-eof", "luks-in-file",
+                 lambda p, d: p.past_end().to_bytes(8, "big") + d[8:],
+                 "a LUKS header behind the end of the file")
 
 
 @damage("ext-crypto-length", "ext-crypto-shape", content="luks")
