@@ -133,5 +133,32 @@ class Encryption(FieldRepairTest):
         self.assertIsNotNone(guest_digest(path, luks=True))
 
 
+class BackingName(FieldRepairTest):
+    def test_the_name_is_found_again(self):
+        for name in ("backing-offset-header", "backing-offset-over", "backing-offset-end",
+                     "backing-offset-max", "backing-offset-extensions", "backing-size-zero",
+                     "backing-size-1024", "backing-size-max", "backing-lost"):
+            with self.subTest(damage=name):
+                self.assert_guest_as_sound(name, self.repaired(name, "all"))
+
+    def test_zeros_behind_the_name_go_only_by_name(self):
+        path = self.repaired("backing-size-nul", "all", code=0)
+        self.assertEqual(self.name_of(path)[-3:], bytes(3))
+        path = self.repaired("backing-size-nul", "safe", "--fix", "qcow2-backing-size", code=0)
+        self.assertEqual(self.name_of(path), b"disk.qcow2.base")
+
+    def test_a_lost_backing_file_is_given_up_only_by_name(self):
+        path = self.repaired("backing-missing", "all", code=0)
+        self.assertTrue(self.name_of(path))
+        path = self.repaired("backing-missing", "safe", "--fix", "qcow2-backing-missing", code=0)
+        self.assertEqual(self.name_of(path), b"")
+        self.assertIsNotNone(guest_digest(path))
+
+    def name_of(self, path):
+        with Qcow2(path) as image:
+            size = image.header["backing_file_size"]
+            return image.read(image.header["backing_file_offset"], size)
+
+
 if __name__ == "__main__":
     main()

@@ -83,17 +83,35 @@ void JudgeKnown(const Image& image, Findings* out) {
   }
 }
 
+// The end of the extensions as they stand, whatever the name's place says; 0: they do not end.
+uint64_t ExtensionsEnd(const Image& image) {
+  Header header = image.header;
+  header.backing_file_offset = 0;
+  const ExtensionArea area = ParseExtensions(header, image.first_cluster);
+  return area.end_marker && !area.overrun ? area.end : 0;
+}
+
 void JudgeBackingName(const Image& image, Findings* out) {
   const Header& h = image.header;
   if (h.backing_file_offset == 0) return;
-  uint64_t cluster = image.geometry.cluster_size;
-  if (h.backing_file_offset < h.ExtensionsBegin() || h.backing_file_offset > cluster) {
+  const uint64_t cluster = image.geometry.cluster_size;
+  const uint64_t begin = std::max(h.ExtensionsBegin(), ExtensionsEnd(image));
+  if (h.backing_file_offset < begin || h.backing_file_offset >= cluster) {
     out->Add(HeaderFinding(Problem::kQcow2BackingOffset, "backing_file_offset",
                            Hex(h.backing_file_offset)));
   } else if (h.backing_file_size == 0 || h.backing_file_size > kMaxBackingNameLength ||
              !RangeFits(h.backing_file_offset, h.backing_file_size, cluster)) {
     out->Add(HeaderFinding(Problem::kQcow2BackingSize, "backing_file_size",
                            fmt::format("{} bytes", h.backing_file_size)));
+  } else if (image.backing_name && image.backing_name->find('\0') != std::string::npos) {
+    // Readers stop at the zero.
+    Finding f = HeaderFinding(Problem::kQcow2BackingSize, "backing_file_size",
+                              fmt::format("{} bytes, the name ends before",
+                                          h.backing_file_size));
+    f.severity = Severity::kWarning;
+    f.repair = RepairClass::kNone;
+    f.effect = Effect::kNone;
+    out->Add(std::move(f));
   }
 }
 

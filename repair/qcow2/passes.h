@@ -10,7 +10,7 @@
 namespace imgfsck::qcow2 {
 
 extern const Pass kHeaderPass, kExtensionPass, kSnapshotPass, kReservedBitsPass, kDropMappingsPass,
-    kEncryptionPass, kSplitPass, kBitmapPass, kRebuildPass, kCountPass, kLeakPass, kLostFoundPass, kCopiedPass,
+    kBackingNamePass, kEncryptionPass, kSplitPass, kBitmapPass, kRebuildPass, kCountPass, kLeakPass, kLostFoundPass, kCopiedPass,
     kFlagPass;
 
 // Calls visit for every distinct L2 table, as the overlay has it now; a visitor that changes the

@@ -232,12 +232,28 @@ header_value("backing-offset-header", "backing-offset", "backing_file_offset", 8
              "a backing name inside the header", content="backing")
 header_value("backing-offset-over", "backing-offset", "backing_file_offset",
              lambda p: p.cluster_size + 16, "a backing name outside cluster 0", content="backing")
+header_value("backing-offset-end", "backing-offset", "backing_file_offset",
+             lambda p: p.cluster_size, "a backing name behind cluster 0", content="backing")
+header_value("backing-offset-max", "backing-offset", "backing_file_offset", 0xFFFFFFFFFFFFFFFF,
+             "a backing name at 2^64", content="backing")
+header_value("backing-offset-extensions", "backing-offset", "backing_file_offset",
+             lambda p: p.header["header_length"] + 8, "a backing name inside the extensions",
+             content="backing", cluster_size=CLUSTER_64K)
+header_value("backing-size-nul", "backing-size", "backing_file_size",
+             lambda p: p.header["backing_file_size"] + 3, "a backing name with zeros at its end",
+             content="backing", harmless=True)
 header_value("backing-size-zero", "backing-size", "backing_file_size", 0,
              "a backing name of no letters", content="backing")
 header_value("backing-size-1024", "backing-size", "backing_file_size", 1024,
              "a backing name of 1024 letters", content="backing")
 header_value("backing-size-max", "backing-size", "backing_file_size", 0xFFFFFFFF,
              "a backing name of 4 GiB", content="backing")
+
+
+@damage("backing-lost", "backing-offset", content="backing")
+def _(p):
+    """neither place nor length of the backing name"""
+    p.set_header(backing_file_offset=4, backing_file_size=0xFFFF)
 
 
 @damage("backing-missing", "backing-missing", content="backing")
