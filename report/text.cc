@@ -207,7 +207,10 @@ class ImageText {
     std::string text =
         fmt::format("REPAIRED{}: {} mended, {}{}",
                     repair.output.empty() ? "" : " into " + ShellQuoted(repair.output),
-                    fixed.problems() == 0 ? "0" : CountsText(fixed), rest,
+                    fixed.problems() > 0 ? CountsText(fixed)
+                                         : Plural(FixedUnits(result_, Severity::kInfo), "remark",
+                                                  "remarks"),
+                    rest,
                     repair.verified ? "" : " (NOT verified)");
     PutVerdictLine(text);
     if (!repair.lost.empty()) {

@@ -5,9 +5,10 @@ repair, but that what could be kept was kept, and that QEMU sees it so."""
 import json
 
 from imglib.patient import RECIPES
-from imglib.programs import check_json, guest_digest, qemu_img
+from imglib.programs import (check_json, file_state, folder_state, guest_digest, imgfsck,
+                             qemu_check, qemu_img)
 from imglib.qcow2 import Qcow2
-from imglib.testing import ImageTest, main, summary
+from imglib.testing import ImageTest, codes, main, summary
 
 
 class FieldRepairTest(ImageTest):
@@ -87,6 +88,45 @@ class Bitmaps(FieldRepairTest):
         self.assertEqual(len(self.bitmaps(self.repaired("bitmap-in-use", "all", code=0))), 2)
         path = self.repaired("bitmap-in-use", "safe", "--fix", "qcow2-bitmap-in-use", code=0)
         self.assertEqual(len(self.bitmaps(path)), 1)
+
+
+# Damage that no mode repairs, with what --fix names it by.
+BY_NAME = {
+    "hdr-size-unaligned": "hdr-size-unaligned", "hdr-size-one": "hdr-size-unaligned",
+    "hdr-autoclear-unknown": "hdr-autoclear-unknown", "hdr-area-junk": "hdr-area-junk",
+    "ext-duplicate-other": "ext-duplicate",
+    "ext-backing-format-orphan": "ext-backing-format-orphan",
+    "ext-datafile-orphan": "ext-datafile-orphan", "l1-oversize": "l1-oversize",
+    "l2-past-size": "l2-past-size", "extl2-past-size": "extl2-past-size",
+    "file-tail": "file-tail", "snap-offset-stale": "snap-offset-stale",
+    "bitmap-entry-padding": "bitmap-entry-padding", "bitmap-in-use": "bitmap-in-use",
+}
+
+
+class ByName(FieldRepairTest):
+    def test_only_fix_mends_it(self):
+        for name, code in sorted(BY_NAME.items()):
+            with self.subTest(damage=name):
+                path, recipe = self.damaged(name)
+                check_json(path, *recipe.options, "--repair=all")
+                self.assertIn(f"qcow2-{code}", codes(check_json(path, *recipe.options)[1]))
+                self.check_fix(name, f"qcow2-{code}")
+
+    def check_fix(self, name, code):
+        path, recipe = self.damaged(name)
+        before, options = file_state(path), [*recipe.options, "--repair", "--fix", code]
+        status, document = check_json(path, *options)
+        self.assertEqual(status, 0, summary(document))
+        self.assertNotIn(code, codes(check_json(path, *recipe.options)[1]))
+        after = folder_state(self.folder)
+        self.assertEqual(check_json(path, *options)[0], 0)
+        self.assertEqual(folder_state(self.folder), after, "the second repair wrote something")
+        if name != "ext-duplicate-other":  # QEMU takes the raw backing file for a qcow2
+            self.assertEqual(qemu_check(path)[0], 0)
+        undo = path.with_name(path.name + ".imgfsck-undo")
+        self.assertEqual(imgfsck("--rollback", undo, path).code, 0)
+        state = file_state(path)
+        self.assertEqual((state.digest, state.size), (before.digest, before.size))
 
 
 class Encryption(FieldRepairTest):

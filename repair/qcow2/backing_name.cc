@@ -31,7 +31,9 @@ uint64_t TextLength(Bytes bytes) {
 class BackingNameRepair {
  public:
   explicit BackingNameRepair(const PassContext& context)
-      : context_(context), image_(*StateOf(context.report).image), header_(image_.header),
+      : context_(context),
+        image_(*StateOf(context.report).image),
+        header_(image_.header),
         cluster_(image_.first_cluster) {
     Header alone = header_;
     alone.backing_file_offset = 0;
@@ -134,13 +136,11 @@ class BackingNameRepair {
 
 }  // namespace
 
-const Pass kBackingNamePass{"backing-name", 15, "find the backing file's name in the first cluster",
-                            [](const CheckReport& report, const RepairOptions& options) {
-                              return StateOf(report).walked &&
-                                     WantedAny(report, options, kProblems);
-                            },
-                            [](const PassContext& context) {
-                              return BackingNameRepair(context).Run();
-                            }};
+const Pass kBackingNamePass{
+    "backing-name", 15, "find the backing file's name in the first cluster",
+    [](const CheckReport& report, const RepairOptions& options) {
+      return StateOf(report).walked && WantedAny(report, options, kProblems);
+    },
+    [](const PassContext& context) { return BackingNameRepair(context).Run(); }};
 
 }  // namespace imgfsck::qcow2

@@ -21,7 +21,8 @@ constexpr std::initializer_list<Problem> kProblems = {
     Problem::kQcow2L1Short,            Problem::kQcow2L1Cap,
     Problem::kQcow2L1Unaligned,        Problem::kQcow2L1PastEof,
     Problem::kQcow2L1OffsetZero,
-    Problem::kQcow2SnapOffsetStale};
+    Problem::kQcow2SnapOffsetStale,    Problem::kQcow2DatafileRawMap,
+    Problem::kQcow2HdrSizeUnaligned};
 
 class HeaderRepair {
  public:
@@ -90,7 +91,8 @@ class HeaderRepair {
   void MendFeatures() {
     if (!header_.is_v3()) return;
     if (Should(Problem::kQcow2HdrIncompatUnknown)) header_.incompatible_features &= kIncompatKnown;
-    if (Should(Problem::kQcow2HdrRawNoDatafile) || Should(Problem::kQcow2HdrRawBacking)) {
+    if (Should(Problem::kQcow2HdrRawNoDatafile) || Should(Problem::kQcow2HdrRawBacking) ||
+        Should(Problem::kQcow2DatafileRawMap)) {
       header_.autoclear_features &= ~kAutoclearRawData;
     }
     if (Should(Problem::kQcow2HdrCompressionFlag) || Should(Problem::kQcow2HdrCompressionType)) {
@@ -125,15 +127,27 @@ class HeaderRepair {
   }
 
   void MendTables() {
-    if (Should(Problem::kQcow2SnapTableUnaligned) && header_.nb_snapshots == 0) {
+    if ((Should(Problem::kQcow2SnapTableUnaligned) || Should(Problem::kQcow2SnapOffsetStale)) &&
+        header_.nb_snapshots == 0) {
       header_.snapshots_offset = 0;
     }
+    if (Should(Problem::kQcow2HdrSizeUnaligned)) RoundSize();
     uint64_t needed = image_.L1Min(0);
     if (image_.active.entries == 0 && needed > 0) FindLostL1(needed);
     // The table's clusters hold what the disk needs: the number of entries was damaged.
     if ((Should(Problem::kQcow2L1Short) || Should(Problem::kQcow2L1Cap)) &&
         image_.active.entries >= needed && needed > 0) {
       header_.l1_size = static_cast<uint32_t>(needed);
+    }
+  }
+
+  // QEMU ignores the odd bytes at the end; with the rest of their sector it shows them.
+  void RoundSize() {
+    const uint64_t size = AlignUp(header_.size, kSector);
+    if (image_.geometry.MinL1Entries(size) <= header_.l1_size) {
+      header_.size = size;
+    } else {
+      outcome_.notes.push_back("the disk size is not rounded up: the L1 table has no entry for more");
     }
   }
 

@@ -9,9 +9,9 @@
 
 namespace imgfsck::qcow2 {
 
-extern const Pass kHeaderPass, kExtensionPass, kSnapshotPass, kReservedBitsPass, kDropMappingsPass,
-    kBackingNamePass, kEncryptionPass, kSplitPass, kBitmapPass, kRebuildPass, kCountPass, kLeakPass, kLostFoundPass, kCopiedPass,
-    kFlagPass;
+extern const Pass kHeaderPass, kBackingNamePass, kExtensionPass, kSnapshotPass, kReservedBitsPass,
+    kDropMappingsPass, kPastEndPass, kEncryptionPass, kBitmapPass, kSplitPass, kRebuildPass, kCountPass,
+    kLeakPass, kLostFoundPass, kCopiedPass, kAutoclearPass, kFlagPass;
 
 // Calls visit for every distinct L2 table, as the overlay has it now; a visitor that changes the
 // bytes sets *changed, and they are written back.

@@ -14,9 +14,10 @@ std::span<const Pass> Passes() {
   static const std::array passes = {
       qcow2::kHeaderPass,       qcow2::kBackingNamePass,  qcow2::kExtensionPass,
       qcow2::kSnapshotPass,     qcow2::kReservedBitsPass, qcow2::kDropMappingsPass,
-      qcow2::kEncryptionPass,   qcow2::kBitmapPass,       qcow2::kSplitPass,
-      qcow2::kRebuildPass,      qcow2::kCountPass,        qcow2::kLeakPass,
-      qcow2::kLostFoundPass,    qcow2::kCopiedPass,       qcow2::kFlagPass};
+      qcow2::kPastEndPass,      qcow2::kEncryptionPass,   qcow2::kBitmapPass,
+      qcow2::kSplitPass,        qcow2::kRebuildPass,      qcow2::kCountPass,
+      qcow2::kLeakPass,         qcow2::kLostFoundPass,    qcow2::kCopiedPass,
+      qcow2::kAutoclearPass,    qcow2::kFlagPass};
   return passes;
 }
 

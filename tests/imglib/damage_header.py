@@ -50,6 +50,8 @@ header_value("hdr-refcount-order", "hdr-refcount-order", "refcount_order", 7,
              "counts of 128 bits")
 header_value("hdr-size-unaligned", "hdr-size-unaligned", "size", lambda p: p.size + 100,
              "a disk size that is no multiple of 512")
+header_value("hdr-size-one", "hdr-size-unaligned", "size", lambda p: p.size // 512 * 512 - 511,
+             "a disk size one byte above a multiple of 512")
 header_value("hdr-size-cap", "hdr-size-cap", "size", 1 << 62,
              "a disk size that no L1 table can map")
 header_value("hdr-crypt-method", "hdr-crypt-method", "crypt_method", 3,
@@ -106,6 +108,13 @@ def _(p):
     """an extension longer than its room"""
     extension = p.choose(p.extensions, "header extension")
     p.put_uint(extension.place + 4, 4, 0x7FFFFFF0)
+
+
+@damage("ext-overrun-first", "ext-overrun", content="bitmaps", cluster_size=CLUSTER_64K,
+        harmless=True)
+def _(p):
+    """an extension longer than its room, others behind it"""
+    p.put_uint(p.extensions[0].place + 4, 4, 0x10000)
 
 
 @damage("ext-duplicate-same", "ext-duplicate", content="backing", harmless=True)

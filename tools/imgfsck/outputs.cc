@@ -62,7 +62,8 @@ void AddStillLost(const Plan& plan, RepairSummary* summary) {
 RepairSummary SummaryOf(const Plan& plan, std::string_view mode) {
   RepairSummary summary;
   summary.mode = mode;
-  summary.patches = plan.patches;
+  // A new length alone is a change too.
+  summary.patches = std::max<uint64_t>(plan.patches, plan.Empty() ? 0 : 1);
   summary.bytes_written = plan.bytes;
   summary.verified = true;
   for (const LayerRange& range : plan.lost) {
