@@ -232,6 +232,7 @@ class Planner {
       if (run.dropped) continue;
       const PassOutcome& outcome = run.outcome;
       plan_->lost.insert(plan_->lost.end(), outcome.lost.begin(), outcome.lost.end());
+      plan_->settled.insert(plan_->settled.end(), outcome.settled.begin(), outcome.settled.end());
       plan_->pieces.insert(plan_->pieces.end(), outcome.pieces.begin(), outcome.pieces.end());
       OrphanReport& orphans = plan_->orphans;
       orphans.kept += outcome.orphans.kept;
@@ -241,6 +242,7 @@ class Planner {
     }
     SortAndMerge(&plan_->changed);
     SortAndMerge(&plan_->lost);
+    SortAndMerge(&plan_->settled);
   }
 
   Status Conclude() {

@@ -30,6 +30,7 @@ struct Plan {
   std::vector<PassRun> passes;       // in the order in which they ran
   std::vector<LayerRange> changed;   // guest bytes that read differently, ascending and merged
   std::vector<LayerRange> lost;      // of those, bytes that are gone
+  std::vector<LayerRange> settled;   // bytes that damage touched and that are right
   OrphanReport orphans;
   std::vector<OrphanPiece> pieces;
   uint64_t patches = 0;    // 0 and no new length: nothing to do

@@ -62,6 +62,8 @@ struct PassOutcome {
   std::vector<std::string> particulars;  // sentences for the report: what was done, in detail
   std::vector<std::string> notes;        // sentences for the report: what was not done and why
   std::vector<OrphanPiece> pieces;       // with OrphanPolicy::kDirectory only
+  // Guest bytes that damage touched and that are right again, or still.
+  std::vector<LayerRange> settled = {};
 };
 
 struct PassContext {

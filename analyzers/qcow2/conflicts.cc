@@ -141,6 +141,9 @@ class ClusterJudge {
         if (user != nullptr && c->meta == MetaKind::kRefcountBlock) {
           Report(Problem::kQcow2RbOverlap, *c, *user);
         }
+        if (user != nullptr && c->meta == MetaKind::kBitmapData) {
+          Report(Problem::kQcow2BitmapTentryOffset, *c, *user);
+        }
       }
     }
     if (!data_.empty()) {

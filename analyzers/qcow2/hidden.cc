@@ -4,20 +4,22 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "analyzers/qcow2/entry_rules.h"
+#include "analyzers/qcow2/orphans.h"
 #include "analyzers/qcow2/state.h"
 #include "base/text.h"
 
 namespace imgfsck::qcow2 {
 namespace {
 
-constexpr uint64_t kMaxLeaksLookedAt = 4096;  // clusters whose content is looked at
+constexpr uint64_t kMaxLeaksLookedAt = 4096;      // clusters whose content is looked at
+constexpr uint64_t kMaxLeaksGlancedAt = 1 << 20;  // clusters of which a sector is looked at
 
 // Calls visit(cluster) for leaked clusters that nothing refers to, until it returns false.
 template <class Visit>
-void ForEachOrphan(const CheckState& state, Visit visit) {
-  uint64_t left = kMaxLeaksLookedAt;
+void ForEachOrphan(const CheckState& state, Visit visit, uint64_t left = kMaxLeaksLookedAt) {
   for (const CountRun& run : state.leaks) {
     if (run.computed != 0) continue;
     for (uint64_t c = run.cluster; c < run.cluster + run.length; ++c) {
@@ -98,7 +100,8 @@ bool LeadsToL2(const Image& image, Bytes l1) {
   return false;
 }
 
-void JudgeOrphanL1(const CheckState& state, Findings* out) {
+// Tables that `listed` has belong to an L1 table that was found.
+void JudgeOrphanL1(const CheckState& state, std::set<uint64_t>* listed, Findings* out) {
   const Image& image = *state.image;
   ByteVector buffer;
   ForEachOrphan(state, [&](uint64_t c) {
@@ -108,9 +111,41 @@ void JudgeOrphanL1(const CheckState& state, Findings* out) {
       f.structure = "orphan-l1";
       f.host = MakeHostRange(c << image.geometry.cluster_bits, image.geometry.cluster_size);
       out->Add(std::move(f));
+      for (size_t i = 0; i + 8 <= buffer.size(); i += 8) {
+        listed->insert(LoadBe<uint64_t>(&buffer[i]) & kOffsetMask);
+      }
     }
     return true;
   });
+}
+
+// L2 tables that lost their L1 entry, and with it all the data that they lead to.
+void JudgeOrphanL2(const CheckState& state, const std::set<uint64_t>& listed, Findings* out) {
+  const Image& image = *state.image;
+  const Geometry& g = image.geometry;
+  Orphans orphans(state);
+  ByteVector start(kSector), table(g.cluster_size);
+  std::vector<HostRange> bad;
+  auto look = [&](uint64_t c) {
+    uint64_t offset = c << g.cluster_bits;
+    if (listed.contains(offset)) return true;
+    // Nearly all are data: a sector tells.
+    ReadTolerant(*image.source, offset, start, &bad);
+    for (uint64_t i = 0; i < kSector / g.l2_entry_size; ++i) {
+      if (EntryInvalid(image, LoadEntry(g, start, i))) return true;
+    }
+    ReadTolerant(*image.source, offset, table, &bad);
+    FoundTable found = Appraise(image, orphans, table);
+    if (found.reclaims == 0 || found.reclaims * 2 < found.entries) return true;
+    Finding f;
+    f.problem = Problem::kQcow2L2Orphan;
+    f.structure = "orphan-l2";
+    f.host = MakeHostRange(offset, g.cluster_size);
+    f.detail = fmt::format("{} of {} entries", found.reclaims, found.entries);
+    out->Add(std::move(f));
+    return true;
+  };
+  ForEachOrphan(state, look, kMaxLeaksGlancedAt);
 }
 
 // A further snapshot entry behind the last one, whose L1 table is counted but used by nobody.
@@ -145,8 +180,8 @@ uint64_t StoredCount(const Image& image, uint64_t cluster) {
   uint64_t offset = BlockOffset(image, cluster / g.block_entries);
   if (offset == 0) return 0;
   uint64_t index = cluster % g.block_entries;
-  uint64_t byte = g.refcount_order >= 3 ? index << (g.refcount_order - 3)
-                                        : index >> (3 - g.refcount_order);
+  uint64_t byte =
+      g.refcount_order >= 3 ? index << (g.refcount_order - 3) : index >> (3 - g.refcount_order);
   uint64_t aligned = AlignDown(byte, 8);
   uint8_t word[8];
   std::vector<HostRange> bad;
@@ -159,7 +194,9 @@ void JudgeHidden(const CheckState& state, Findings* out) {
   JudgeUndercount(state, out);
   if (state.leaks.empty()) return;
   JudgeEmptyTables(state, out);
-  JudgeOrphanL1(state, out);
+  std::set<uint64_t> listed;
+  JudgeOrphanL1(state, &listed, out);
+  if (!state.image->has_data_file()) JudgeOrphanL2(state, listed, out);
 }
 
 }  // namespace imgfsck::qcow2

@@ -38,7 +38,7 @@ class Leaks {
         bool keep = content == OrphanJudge::Content::kValuable ||
                     content == OrphanJudge::Content::kUnreadable;
         if (keep) {
-          ++outcome_.orphans.kept;
+          if (!KeepsInSnapshot(context_)) ++outcome_.orphans.kept;
           continue;
         }
         IMG_RETURN_IF_ERROR(editor_.SetCount(c, 0));

@@ -24,7 +24,7 @@ constexpr Problem kExplains[] = {
     Problem::kQcow2L2EntryUnaligned, Problem::kQcow2L2EntryPastEof,
     Problem::kQcow2L2OffsetZeroCopied, Problem::kQcow2L2DataCrosslink,
     Problem::kQcow2L2DataOnMetadata, Problem::kQcow2ComprPastEof,
-    Problem::kQcow2ComprOnStd,       Problem::kQcow2L2EmptyWithLeaks,
+    Problem::kQcow2ComprOnStd,       Problem::kQcow2L2EmptyWithLeaks, Problem::kQcow2L2Orphan,
     Problem::kQcow2SnapL2Structure,  Problem::kQcow2SnapEntryOverrun,
     Problem::kQcow2SnapTablePastEof, Problem::kQcow2SnapL1PastEof,
     Problem::kQcow2SnapL1Unaligned,  Problem::kQcow2MetaOverlap,
@@ -39,6 +39,19 @@ constexpr Problem kExplains[] = {
 bool Explained(const CheckReport& report) {
   return std::ranges::any_of(kExplains, [&](Problem p) { return report.findings.Has(p); });
 }
+
+}  // namespace
+
+bool KeepsInSnapshot(const PassContext& context) {
+  const CheckReport& first = context.first != nullptr ? *context.first : context.report;
+  const Image& image = *StateOf(context.report).image;
+  bool asked = context.options.orphans == OrphanPolicy::kSnapshot ||
+               (context.options.orphans == OrphanPolicy::kDefault && Explained(first));
+  return asked && context.options.mode != RepairMode::kLeaks && !image.has_data_file() &&
+         image.header.crypt_method != kCryptAes;
+}
+
+namespace {
 
 bool Wanted(const CheckReport& report, const RepairOptions& options) {
   const CheckState& state = StateOf(report);
@@ -132,6 +145,7 @@ class LostFound {
     entries.push_back(s);
     IMG_RETURN_IF_ERROR(WriteSnapshotTable(editor_, entries, 0));
     outcome_.changes = orphans_.size();
+    outcome_.orphans.kept = orphans_.size();
     outcome_.orphans.where = s.name;
     outcome_.particulars.push_back(fmt::format(
         "{} that nothing referred to can be read in the snapshot \"{}\" "

@@ -10,12 +10,16 @@
 namespace imgfsck::qcow2 {
 
 extern const Pass kHeaderPass, kBackingNamePass, kExtensionPass, kSnapshotPass, kReservedBitsPass,
-    kDropMappingsPass, kPastEndPass, kEncryptionPass, kBitmapPass, kSplitPass, kRebuildPass, kCountPass,
-    kLeakPass, kLostFoundPass, kCopiedPass, kAutoclearPass, kFlagPass;
+    kRelinkPass, kDropMappingsPass, kPastEndPass, kEncryptionPass, kBitmapPass, kSplitPass,
+    kRebuildPass, kCountPass, kLeakPass, kLostFoundPass, kCopiedPass, kAutoclearPass, kFlagPass;
+
+// Whether the lost-found pass shall make clusters with content reachable that nothing refers to.
+bool KeepsInSnapshot(const PassContext& context);
 
 // Calls visit for every distinct L2 table, as the overlay has it now; a visitor that changes the
 // bytes sets *changed, and they are written back.
-using TableVisitor = std::function<Status(const TableRef& table, MutableBytes bytes, bool* changed)>;
+using TableVisitor =
+    std::function<Status(const TableRef& table, MutableBytes bytes, bool* changed)>;
 Status ForEachTable(Overlay& overlay, const CheckState& state, const TableVisitor& visit);
 
 // The guest range of entry `index` of `table`, in every layer that uses the table.

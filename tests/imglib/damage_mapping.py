@@ -64,6 +64,13 @@ def _(p):
     p.put_uint(p.l1_place(second), 8, p.l1()[first])
 
 
+@damage("l1-entry-zeroed", "l2-orphan")
+def _(p):
+    """an L1 entry of zero: its L2 table and all that it maps has no owner"""
+    index, _ = p.choose(p.used_l1(), "L2 table")
+    p.put_uint(p.l1_place(index), 8, 0)
+
+
 def overwrite_table(name, code, content, text):
     def apply(p):
         _, table = p.choose(p.used_l1(), "L2 table")

@@ -40,7 +40,7 @@ void AddStillLost(const Plan& plan, RepairSummary* summary) {
     if (effect != Effect::kNone && effect != Effect::kUnreadable) AddFinding(finding, &lost);
   }
   std::map<std::string, RangeSet> changed;
-  for (const auto* list : {&plan.changed, &plan.lost}) {
+  for (const auto* list : {&plan.changed, &plan.lost, &plan.settled}) {
     for (const LayerRange& range : *list) {
       changed[range.layer].Add(range.guest.offset.value, range.guest.length);
     }

@@ -1,0 +1,220 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Lost mappings come back under `all`: the guest's bytes after a repair are compared with those
+before the damage. What cannot be known is not guessed: then the clusters are in lost+found. `safe`
+never changes what the guest reads, and a second repair finds nothing to do."""
+import random
+
+from imglib.programs import LONG, check_json, digest, qemu_img, qemu_io
+from imglib.qcow2 import Qcow2
+from imglib.testing import ImageTest, codes, main
+
+CLUSTER, SIZE = 4096, 8 << 20
+COUNT, ENTRIES = SIZE // CLUSTER, CLUSTER // 8
+MASK = 0x00FFFFFFFFFFFE00
+
+
+class Layout:
+    """How the guest clusters were filled: in guest order or not, all of them or some."""
+    def __init__(self, name, fill=1.0, permuted=False, snapshot=False):
+        self.name, self.fill, self.permuted, self.snapshot = name, fill, permuted, snapshot
+
+
+FULL, SPARSE = Layout("full"), Layout("sparse", fill=0.7)
+PERMUTED = Layout("permuted", fill=0.7, permuted=True)
+SNAPSHOT = Layout("snapshot", snapshot=True)
+SHUFFLED = Layout("shuffled snapshot", fill=0.7, permuted=True, snapshot=True)
+LAYOUTS = (FULL, SPARSE, PERMUTED, SNAPSHOT, SHUFFLED)
+
+
+def fill(path, layout):
+    chance = random.Random(11)
+    clusters = [c for c in range(COUNT) if chance.random() < layout.fill]
+    if layout.permuted:
+        chance.shuffle(clusters)
+    qemu_img("create", "-q", "-f", "qcow2", "-o", f"cluster_size={CLUSTER}", path, str(SIZE))
+    write(path, clusters, 1)
+    if layout.snapshot:
+        qemu_img("snapshot", "-c", "before", path)
+        write(path, [c for c in clusters if chance.random() < 0.2], 2)
+    mark_clusters(path)
+
+
+def write(path, clusters, pattern):
+    for begin in range(0, len(clusters), 500):
+        qemu_io(path, [f"write -q -P {pattern} {c * CLUSTER} {CLUSTER}"
+                       for c in clusters[begin:begin + 500]])
+
+
+def mark_clusters(path):
+    """Makes the content of every data cluster unique, so that none is a copy of another."""
+    with Qcow2(path) as image:
+        hosts = {host for layer, _, _ in image.layers() for slot in image.slots(layer)
+                 if (host := image.host(slot))}
+    with open(path, "r+b") as file:
+        for host in hosts:
+            file.seek(host)
+            file.write(b"#%015d" % host)
+
+
+class Tables:
+    """The tables of an image as bytes to be damaged."""
+    def __init__(self, path, chance):
+        self.path, self.chance = path, chance
+        self.bytes = bytearray(path.read_bytes())
+        self.l1 = self.get(40)
+        self.tables = [self.get(self.l1 + 8 * i) & MASK for i in range(COUNT // ENTRIES)]
+
+    def get(self, offset):
+        return int.from_bytes(self.bytes[offset:offset + 8], "big")
+
+    def put(self, offset, value):
+        self.bytes[offset:offset + 8] = value.to_bytes(8, "big")
+
+    def table(self):
+        return self.chance.choice(self.tables)
+
+    def overwrite(self, offset, content):
+        self.bytes[offset:offset + len(content)] = content
+
+    def slot(self):
+        """The place of a random entry that maps a cluster between two that are mapped too."""
+        while True:
+            index = self.chance.randrange(1, ENTRIES - 1)
+            place = self.table() + 8 * index
+            if all(self.get(place + step) & MASK for step in (-8, 0, 8)):
+                return place
+
+    def l1_slot(self):
+        return self.l1 + 8 * self.chance.randrange(len(self.tables))
+
+    def save(self):
+        self.path.write_bytes(self.bytes)
+
+
+def table_zeroed(t):
+    t.overwrite(t.table(), bytes(CLUSTER))
+
+
+def table_of_counts(t):
+    t.overwrite(t.table(), b"\0\1" * (CLUSTER // 2))
+
+
+def table_of_text(t):
+    t.overwrite(t.table(), (b"guest text, no table " * CLUSTER)[:CLUSTER])
+
+
+def half_table_of_text(t):
+    t.overwrite(t.table(), (b"guest text, no table " * CLUSTER)[:CLUSTER // 2])
+
+
+def table_zeroed_older_copy(t):
+    table = t.table()
+    copy = bytes(t.bytes[table:table + CLUSTER])
+    end = -(-len(t.bytes) // CLUSTER) * CLUSTER
+    t.bytes += bytes(end - len(t.bytes)) + bytes(CLUSTER) + copy
+    t.overwrite(table, bytes(CLUSTER))
+
+
+def l1_entry_zeroed(t):
+    t.put(t.l1_slot(), 0)
+
+
+def l1_entry_past_end(t):
+    place = t.l1_slot()
+    t.put(place, t.get(place) | 1 << 45)
+
+
+def l1_entry_of_another(t):
+    a, b = t.chance.sample(range(len(t.tables)), 2)
+    t.put(t.l1 + 8 * a, t.get(t.l1 + 8 * b))
+
+
+def entry_zeroed(t):
+    t.put(t.slot(), 0)
+
+
+def entry_past_end(t):
+    place = t.slot()
+    t.put(place, t.get(place) | 1 << 46)
+
+
+def entry_of_another(t):
+    t.put(t.slot(), t.get(t.slot()))
+
+
+def entry_on_metadata(t):
+    t.put(t.slot(), t.get(48) | 1 << 63)
+
+
+EVERYWHERE = {entry_past_end: LAYOUTS, entry_on_metadata: LAYOUTS, l1_entry_past_end: LAYOUTS,
+              table_zeroed_older_copy: LAYOUTS, l1_entry_zeroed: LAYOUTS}
+# What can be put back entirely, and where.
+RESTORED = {**EVERYWHERE,
+            table_zeroed: (FULL, SNAPSHOT), table_of_counts: (FULL, SNAPSHOT),
+            table_of_text: (FULL, SNAPSHOT), half_table_of_text: (FULL, SNAPSHOT),
+            l1_entry_of_another: (FULL, SPARSE, SNAPSHOT),
+            entry_of_another: (FULL, SPARSE), entry_zeroed: (FULL, SPARSE)}
+
+
+class Relink(ImageTest):
+    def test_what_can_be_known_comes_back(self):
+        for turn, layout in enumerate(LAYOUTS):
+            base = self._root / f"{layout.name}.qcow2"
+            fill(base, layout)
+            for number, (damage, restored) in enumerate(RESTORED.items()):
+                # `safe` is tried with every damage and with every layout, but not with all pairs.
+                for mode in ("safe", "all")[0 if (number + turn) % 4 == 0 or LONG else 1:]:
+                    with self.subTest(layout=layout.name, damage=damage.__name__, mode=mode):
+                        self.try_one(base, damage, number, mode, mode == "all" and layout in restored)
+
+    def view(self, image, name, snapshot=None):
+        """A hash of what the guest reads, or None where QEMU cannot read it all."""
+        out = self.folder / name
+        options = ["-l", f"snapshot.name={snapshot}"] if snapshot else []
+        try:
+            qemu_img("convert", "-f", "qcow2", "-O", "raw", *options, image, out)
+        except Exception:  # pylint: disable=broad-except
+            return None
+        return digest(out)
+
+    def try_one(self, base, damage, number, mode, restored):
+        self.fresh_folder()
+        path = self.folder / "disk.qcow2"
+        path.write_bytes(base.read_bytes())
+        sound = self.view(path, "sound.raw")
+        tables = Tables(path, random.Random(number))
+        damage(tables)
+        tables.save()
+        damaged = self.view(path, "damaged.raw")
+        self.assertNotEqual(sound, damaged)
+        code, document = check_json(path, f"--repair={mode}")
+        if mode == "safe":
+            if damaged is not None:
+                self.assertEqual(self.view(path, "now.raw"), damaged)
+            return
+        if damage is entry_zeroed and code == 4 and not restored:
+            # Nothing says that this is damage, so the cluster is kept as it is.
+            self.assertEqual(codes(document), {"qcow2-refcount-leak"})
+            return
+        self.assertEqual(code, 1, document["findings"])
+        qemu_img("check", "-q", "-f", "qcow2", path)
+        if restored:
+            self.assertEqual(self.view(path, "now.raw"), sound)
+            self.assertGreater(document["repair"]["orphans"]["relinked"], 0)
+        else:
+            self.assert_all_kept(base, path)
+        again = digest(path)
+        self.assertEqual(check_json(path, "--repair=all")[0], 0)
+        self.assertEqual(digest(path), again)
+
+    def assert_all_kept(self, base, path):
+        """Every cluster of the disk before is still mapped by some layer."""
+        def mapped(image):
+            return {image.host(slot) for layer, _, _ in image.layers() for slot in image.slots(layer)}
+        with Qcow2(base) as before, Qcow2(path) as after:
+            self.assertEqual(mapped(before) - mapped(after), set())
+
+
+if __name__ == "__main__":
+    main()
