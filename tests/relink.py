@@ -208,6 +208,50 @@ class Relink(ImageTest):
         self.assertEqual(check_json(path, "--repair=all")[0], 0)
         self.assertEqual(digest(path), again)
 
+    def test_a_donor_lends_what_nothing_else_knows(self):
+        base = self._root / "donor.qcow2"
+        fill(base, PERMUTED)
+        self.fresh_folder()
+        path, donor = self.folder / "disk.qcow2", self.folder / "older.qcow2"
+        path.write_bytes(base.read_bytes())
+        sound = self.view(path, "sound.raw")
+        for damage in (table_zeroed, table_of_text, half_table_of_text, l1_entry_of_another,
+                       entry_of_another, entry_zeroed):
+            with self.subTest(damage=damage.__name__):
+                path.write_bytes(base.read_bytes())
+                donor.write_bytes(base.read_bytes())
+                tables = Tables(path, random.Random(7))
+                damage(tables)
+                tables.save()
+                before = digest(donor)
+                code, document = check_json(path, "--repair=all", "--no-undo", "--donor", donor)
+                self.assertEqual(code, 1, document["findings"])
+                self.assertEqual(self.view(path, "now.raw"), sound)
+                self.assertEqual(digest(donor), before)
+                self.assertEqual(check_json(path)[0], 0)
+
+    def test_a_donor_of_another_disk_lends_nothing(self):
+        base, donor = self._root / "base.qcow2", self._root / "other.qcow2"
+        fill(base, PERMUTED)
+        qemu_img("create", "-q", "-f", "qcow2", "-o", f"cluster_size={CLUSTER}", donor, str(SIZE))
+        write(donor, list(range(0, COUNT, 3)), 9)
+        self.fresh_folder()
+        path = self.folder / "disk.qcow2"
+        path.write_bytes(base.read_bytes())
+        sound = self.view(path, "sound.raw")
+        tables = Tables(path, random.Random(7))
+        entry_zeroed(tables)
+        tables.save()
+        check_json(path, "--repair=all", "--donor", donor)
+        damaged = self.view(path, "now.raw")
+        # At most the one cluster changes: the donor's other entries lead to nothing that is missing.
+        with open(self.folder / "sound.raw", "rb") as a, open(self.folder / "now.raw", "rb") as b:
+            one, two = a.read(), b.read()
+        self.assertLessEqual(sum(one[i:i + CLUSTER] != two[i:i + CLUSTER]
+                                 for i in range(0, SIZE, CLUSTER)), 1)
+        self.assertIsNotNone(damaged)
+        self.assertIsNotNone(sound)
+
     def assert_all_kept(self, base, path):
         """Every cluster of the disk before is still mapped by some layer."""
         def mapped(image):

@@ -338,8 +338,8 @@ void AssignTables(const ByteSource& image, const CheckState& state, const ScanRe
   Assigner(image, state, scan, lost).Run();
 }
 
-void FindMisled(const ByteSource& image, const CheckState& state, const ScanResult& scan,
-                std::vector<LostTable>* lost) {
+void FindMisled(const ByteSource& image, const CheckState& state, const Donor& donor,
+                const ScanResult& scan, std::vector<LostTable>* lost) {
   const Image& parsed = *state.image;
   // All columns of the active disk by table; only tables with two of them matter.
   std::map<uint64_t, std::vector<uint64_t>> columns;
@@ -365,7 +365,8 @@ void FindMisled(const ByteSource& image, const CheckState& state, const ScanResu
       auto window = windows.Of(users[k]);
       fits[k] = own && window && window->anchored && own->first > window->begin &&
                 own->last < window->end;
-      kin[k] = ResemblesOthers(image, state, {0, users[k], 0, 1, true, false}, offset);
+      kin[k] = donor.TableOffset(users[k]) == offset ||
+               ResemblesOthers(image, state, {0, users[k], 0, 1, true, false}, offset);
     }
     if (kin[0] != kin[1]) std::ranges::copy(kin, fits);
     if (fits[0] && fits[1]) {

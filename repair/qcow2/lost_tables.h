@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "repair/qcow2/donor.h"
 #include "repair/qcow2/table_scan.h"
 
 namespace imgfsck::qcow2 {
@@ -41,9 +42,10 @@ void AssignTables(const ByteSource& image, const CheckState& state, const ScanRe
 std::vector<TableRef> OtherTables(const CheckState& state, const TableRef& ref);
 
 // Two columns of the active disk lead to one L2 table: which of them is in the wrong, when its
-// neighbours tell, other layers, or the only table found. Adds that one to *lost, as kPointer.
-void FindMisled(const ByteSource& image, const CheckState& state, const ScanResult& scan,
-                std::vector<LostTable>* lost);
+// neighbours tell, other layers, the donor, or the only table found. Adds that one to *lost, as
+// kPointer.
+void FindMisled(const ByteSource& image, const CheckState& state, const Donor& donor,
+                const ScanResult& scan, std::vector<LostTable>* lost);
 
 // Where entry `index` of column `column` of `layer` leads to; nothing for all but plain data.
 std::optional<uint64_t> HostAt(const ByteSource& image, const Image& parsed, size_t layer,

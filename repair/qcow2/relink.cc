@@ -12,6 +12,7 @@
 #include "analyzers/qcow2/conflicts.h"
 #include "analyzers/qcow2/entry_rules.h"
 #include "base/text.h"
+#include "repair/qcow2/donor.h"
 #include "repair/qcow2/passes.h"
 #include "repair/qcow2/rebuilt_table.h"
 #include "repair/qcow2/strays.h"
@@ -35,10 +36,12 @@ class Relink {
         builder_(context.image, state_, &orphans_) {}
 
   Result<PassOutcome> Run() {
+    IMG_ASSIGN_OR_RETURN(donor_, Donor::Open(context_.options.donor, image_));
+    if (!donor_.why_not().empty()) outcome_.notes.push_back(donor_.why_not());
     IMG_RETURN_IF_ERROR(SetTablesApart());
     IMG_RETURN_IF_ERROR(RebuildTables());
     std::vector<Restored> restored;
-    IMG_RETURN_IF_ERROR(RestoreEntries(context_.image, state_, &orphans_, &restored));
+    IMG_RETURN_IF_ERROR(RestoreEntries(context_.image, state_, donor_, &orphans_, &restored));
     for (const Restored& r : restored) {
       AddLayers(state_, r.table, r.index, &outcome_.changed);
       ++outcome_.changes;
@@ -110,14 +113,32 @@ class Relink {
     std::vector<LostTable> lost = FindLostTables(context_.image, state_, true);
     ScanResult scan;
     IMG_RETURN_IF_ERROR(ScanForTables(context_.image, state_, orphans_, &scan));
-    FindMisled(context_.image, state_, scan, &lost);
+    FindMisled(context_.image, state_, donor_, scan, &lost);
     for (const auto& [offset, table] : scan.tables) orphans_.MarkTable(offset >> g_.cluster_bits);
+    std::vector<std::vector<TableSource>> lent = AskDonor(lost, &scan);
     AssignTables(context_.image, state_, scan, &lost);
-    std::vector<RebuiltTable> tables = builder_.Build(lost, {});
+    std::vector<RebuiltTable> tables = builder_.Build(lost, lent);
     for (size_t i = 0; i < lost.size(); ++i) {
       if (tables[i].reclaimed > 0) IMG_RETURN_IF_ERROR(Install(lost[i], tables[i]));
     }
     return Ok();
+  }
+
+  // What the donor has of each lost table; a table found where the donor has one belongs there.
+  std::vector<std::vector<TableSource>> AskDonor(const std::vector<LostTable>& lost,
+                                                 ScanResult* scan) const {
+    std::vector<std::vector<TableSource>> lent;
+    if (!donor_.usable()) return lent;
+    for (const LostTable& l : lost) {
+      lent.emplace_back();
+      if (!l.ref.active) continue;
+      auto found = scan->tables.find(donor_.TableOffset(l.ref.column));
+      if (found != scan->tables.end()) found->second.slots.push_back(l.ref.column);
+      if (auto bytes = donor_.Table(l.ref.column)) {
+        lent.back().push_back({std::move(*bytes), 0.9, "the donor has it", false});
+      }
+    }
+    return lent;
   }
 
   // The layers whose L1 leads to the table, or should.
@@ -246,6 +267,7 @@ class Relink {
   Editor editor_;
   Orphans orphans_;
   TableBuilder builder_;
+  Donor donor_;
   struct Installed {
     uint64_t column = 0;
     std::vector<uint32_t> layers;

@@ -19,13 +19,14 @@ constexpr size_t kMostAtOnce = 1 << 13;  // broken entries matched by their numb
 
 class Strays {
  public:
-  Strays(Overlay& overlay, const CheckState& state, Orphans* orphans,
+  Strays(Overlay& overlay, const CheckState& state, const Donor& donor, Orphans* orphans,
          std::vector<Restored>* restored)
       : overlay_(overlay),
         state_(state),
         image_(*state.image),
         g_(image_.geometry),
         claims_(state.claims()),
+        donor_(donor),
         orphans_(*orphans),
         restored_(*restored) {
     ForEachMeta(image_, [&](const MetaRegion& region) {
@@ -138,20 +139,27 @@ class Strays {
       ReadTolerant(overlay_, other.offset, bytes, &bad);
       if (!AllZero(bytes) && !Implausible(image_, bytes)) others_.push_back(std::move(bytes));
     }
+    lent_ = table.active ? donor_.Table(table.column) : std::nullopt;
   }
 
-  // Another layer maps it, and the cluster misses one reference: this one.
+  // Another layer or the donor maps it, and the cluster misses one reference: this one.
   bool FromOtherLayer(const TableRef& table, MutableBytes bytes, uint64_t i, bool* changed) {
     for (const ByteVector& other : others_) {
-      Entry entry = LoadEntry(g_, other, i);
-      if (entry.compressed() || KindOf(entry) != Kind::kSound) continue;
-      uint64_t cluster = entry.host() >> g_.cluster_bits;
-      if (orphans_.Missing(cluster) < table.weight) continue;
-      Link(table, bytes, i, cluster, 0.95,
-           "another layer has it there, and one more reference is counted", changed);
-      return true;
+      if (Follow(table, bytes, i, other,
+                 "another layer has it there, and one more reference is counted", changed)) {
+        return true;
+      }
     }
-    return false;
+    return lent_ && Follow(table, bytes, i, *lent_, "the donor has it there", changed);
+  }
+  bool Follow(const TableRef& table, MutableBytes bytes, uint64_t i, Bytes example,
+              std::string_view evidence, bool* changed) {
+    Entry entry = LoadEntry(g_, example, i);
+    if (entry.compressed() || KindOf(entry) != Kind::kSound) return false;
+    uint64_t cluster = entry.host() >> g_.cluster_bits;
+    if (orphans_.Missing(cluster) < table.weight) return false;
+    Link(table, bytes, i, cluster, 0.95, evidence, changed);
+    return true;
   }
 
   void Link(const TableRef& table, MutableBytes bytes, uint64_t index, uint64_t cluster,
@@ -259,6 +267,7 @@ class Strays {
   const Image& image_;
   const Geometry& g_;
   const ClaimMap& claims_;
+  const Donor& donor_;
   Orphans& orphans_;
   std::vector<Restored>& restored_;
   struct Place {
@@ -267,15 +276,16 @@ class Strays {
   };
   std::vector<Place> unresolved_;
   std::vector<ByteVector> others_;
+  std::optional<ByteVector> lent_;        // the donor's table of the column
   std::unordered_set<uint64_t> bitmaps_;  // clusters of bitmap data
   uint64_t steps_ = 0, steps_up_ = 0;
 };
 
 }  // namespace
 
-Status RestoreEntries(Overlay& overlay, const CheckState& state, Orphans* orphans,
-                      std::vector<Restored>* restored) {
-  return Strays(overlay, state, orphans, restored).Run();
+Status RestoreEntries(Overlay& overlay, const CheckState& state, const Donor& donor,
+                      Orphans* orphans, std::vector<Restored>* restored) {
+  return Strays(overlay, state, donor, orphans, restored).Run();
 }
 
 }  // namespace imgfsck::qcow2

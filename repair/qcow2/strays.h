@@ -7,8 +7,9 @@
 #include <functional>
 #include <vector>
 
-#include "repair/qcow2/editor.h"
 #include "analyzers/qcow2/orphans.h"
+#include "repair/qcow2/donor.h"
+#include "repair/qcow2/editor.h"
 
 namespace imgfsck::qcow2 {
 
@@ -23,7 +24,7 @@ struct Restored {
 };
 
 // Mends the entries in `overlay` and says which. `orphans` knows afterwards what was taken.
-Status RestoreEntries(Overlay& overlay, const CheckState& state, Orphans* orphans,
-                      std::vector<Restored>* restored);
+Status RestoreEntries(Overlay& overlay, const CheckState& state, const Donor& donor,
+                      Orphans* orphans, std::vector<Restored>* restored);
 
 }  // namespace imgfsck::qcow2

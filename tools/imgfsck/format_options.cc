@@ -25,6 +25,7 @@ std::optional<std::string> OptionWithoutUse(const ImgfsckOptions& options, const
       {"--chain", repair.check.chain, {"vpc"}, "name the backing files one by one"},
       {"--profile azure", repair.check.profile == "azure", {"vpc"}, ""},
       {"--size-policy", repair.check.size_policy != "auto", {"vpc"}, ""},
+      {"--donor", !options.donor.empty(), {"qcow2"}, ""},
       {"--relink", !repair.relink_parent.empty(), {"vpc", "cow"}, ""},
       {"--orphans snapshot",
        repair.orphans == OrphanPolicy::kSnapshot,

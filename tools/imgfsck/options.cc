@@ -247,6 +247,7 @@ class Interpreter {
                        !raw_.orphans.empty() || !raw_.max_copy.empty() || !raw_.relink.empty())) {
       Fail("--plan, --fix, --orphans, --max-copy and --relink go with --repair");
     }
+    if (!o_.repair && !o_.donor.empty()) Fail("--donor goes with --repair");
     if (!o_.mends() && (!o_.output.empty() || o_.dry_run || o_.no_undo)) {
       Fail("--dry-run, --output and --no-undo go with --repair or --apply");
     }
@@ -270,7 +271,6 @@ class Interpreter {
     };
     missing(raw_.names, "--names");
     missing(!raw_.report_file.empty(), "--report");
-    missing(!o_.donor.empty(), "--donor");
   }
 
   const Raw& raw_;

@@ -121,6 +121,11 @@ class Runner {
     }
     RepairOptions settings = options_.repair_options;
     settings.check = CheckSettings();
+    std::unique_ptr<FileSource> donor;
+    if (!options_.donor.empty()) {
+      IMG_ASSIGN_OR_RETURN(donor, FileSource::Open(options_.donor));
+      settings.donor = donor.get();
+    }
     auto plan = options_.apply.empty()
                     ? MakePlan(image_.source(), *image_.format, settings)
                     : LoadPlanFile(options_.apply, image_.source(), *image_.format,
