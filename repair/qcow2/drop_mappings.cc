@@ -3,6 +3,7 @@
 // are unlinked. Each says which guest range is lost; what they led to by mistake is untouched.
 #include "analyzers/qcow2/entry_rules.h"
 #include "formats/common/deflate.h"
+#include "repair/qcow2/lost_tables.h"
 #include "repair/qcow2/passes.h"
 
 namespace imgfsck::qcow2 {
@@ -15,13 +16,14 @@ constexpr std::initializer_list<Problem> kProblems = {
     Problem::kQcow2ComprUndecodable, Problem::kQcow2ComprDataFile,
     Problem::kQcow2Extl2BothBits,
     Problem::kQcow2Extl2AllocNoHost, Problem::kQcow2Extl2ComprBitmap,
-    Problem::kQcow2DatafileOffset,   Problem::kQcow2SnapL2Structure};
+    Problem::kQcow2DatafileOffset,   Problem::kQcow2SnapL2Structure,
+    Problem::kQcow2MetaOverlap};
 
 class DropMappings {
  public:
   explicit DropMappings(const PassContext& context)
       : context_(context), state_(StateOf(context.report)), image_(*state_.image),
-        g_(image_.geometry), editor_(context.image, state_) {}
+        g_(image_.geometry), editor_(context.image, state_), metadata_(OtherMetadata(state_)) {}
 
   Result<PassOutcome> Run() {
     for (size_t layer = 0; layer < image_.LayerCount(); ++layer) {
@@ -56,7 +58,8 @@ class DropMappings {
       bool unaligned = !IsAligned(offset, g_.cluster_size) && May(Problem::kQcow2L1EntryUnaligned);
       bool past = offset >= image_.file_size && May(Problem::kQcow2L1EntryPastEof);
       bool garbage = TableLost(offset) && May(Problem::kQcow2L2Implausible);
-      if (!unaligned && !past && !garbage) continue;
+      bool taken = metadata_.contains(offset >> g_.cluster_bits) && May(Problem::kQcow2MetaOverlap);
+      if (!unaligned && !past && !garbage && !taken) continue;
       IMG_RETURN_IF_ERROR(editor_.Write64(l1.offset + 8 * i, 0));
       ++outcome_.changes;
       uint64_t begin = i * g_.l2_span, size = image_.LayerSize(layer);
@@ -163,6 +166,7 @@ class DropMappings {
   const Image& image_;
   const Geometry& g_;
   Editor editor_;
+  std::unordered_set<uint64_t> metadata_;  // clusters that no L2 table can have
   PassOutcome outcome_;
 };
 

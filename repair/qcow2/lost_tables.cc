@@ -8,6 +8,7 @@
 
 #include "analyzers/qcow2/entry_rules.h"
 #include "formats/common/tolerant.h"
+#include "formats/qcow2/metadata.h"
 
 namespace imgfsck::qcow2 {
 namespace {
@@ -299,6 +300,11 @@ std::vector<LostTable> FindLostTables(const ByteSource& image, const CheckState&
   for (const TableRef& ref : state.walk.implausible) {
     lost.push_back({LostTable::Why::kNoTable, ref, 0, {}, {}, {}, 0});
   }
+  const std::unordered_set<uint64_t> others = OtherMetadata(state);
+  // A table that is something else's is no table: its L1 entry is wrong.
+  std::erase_if(lost, [&](const LostTable& l) {
+    return l.ref.active && others.contains(l.ref.offset >> parsed.geometry.cluster_bits);
+  });
   const L1Location& l1 = parsed.active;
   ByteVector raw(l1.bytes());
   std::vector<HostRange> bad;
@@ -311,7 +317,8 @@ std::vector<LostTable> FindLostTables(const ByteSource& image, const CheckState&
       if (unset_left == 0) continue;
       --unset_left;
       lost.push_back({LostTable::Why::kUnset, ref, value, {}, {}, {}, 0});
-    } else if (!IsAligned(offset, parsed.geometry.cluster_size) || offset >= parsed.file_size) {
+    } else if (!IsAligned(offset, parsed.geometry.cluster_size) || offset >= parsed.file_size ||
+               others.contains(offset >> parsed.geometry.cluster_bits)) {
       lost.push_back({LostTable::Why::kPointer, ref, value, {}, {}, {}, 0});
     }
   }
@@ -319,6 +326,19 @@ std::vector<LostTable> FindLostTables(const ByteSource& image, const CheckState&
     return std::tie(a.ref.column, a.ref.layer) < std::tie(b.ref.column, b.ref.layer);
   });
   return lost;
+}
+
+std::unordered_set<uint64_t> OtherMetadata(const CheckState& state) {
+  std::unordered_set<uint64_t> clusters;
+  if (!state.claims().AnyConflict()) return clusters;
+  const unsigned bits = state.image->geometry.cluster_bits;
+  ForEachMeta(*state.image, [&](const MetaRegion& region) {
+    if (region.kind == MetaKind::kL2 || region.kind == MetaKind::kBitmapData) return;
+    for (uint64_t c = region.host.offset.value >> bits; c <= (region.host.end() - 1) >> bits; ++c) {
+      if (state.claims().IsConflict(c)) clusters.insert(c);
+    }
+  });
+  return clusters;
 }
 
 std::vector<TableRef> OtherTables(const CheckState& state, const TableRef& ref) {

@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "repair/qcow2/donor.h"
@@ -40,6 +41,10 @@ void AssignTables(const ByteSource& image, const CheckState& state, const ScanRe
 
 // The tables of other layers that map the same range as `ref` does, or should.
 std::vector<TableRef> OtherTables(const CheckState& state, const TableRef& ref);
+
+// Clusters of metadata that is no L2 table, by what the header, snapshots and bitmaps say; empty
+// when no cluster is claimed twice.
+std::unordered_set<uint64_t> OtherMetadata(const CheckState& state);
 
 // Two columns of the active disk lead to one L2 table: which of them is in the wrong, when its
 // neighbours tell, other layers, the donor, or the only table found. Adds that one to *lost, as
