@@ -11,6 +11,7 @@ import os
 import pathlib
 import shlex
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -137,6 +138,9 @@ def main():
     wanted = [] if options.page_only else [
         case for case in cases.CASES
         if (case.name in options.case if options.case else options.long or not case.long)]
+    # Both end the commands and remove the images, even where a shell had SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(32))
     priority = claim_processor() if wanted else ''
     with tempfile.TemporaryDirectory(prefix='imgfsck-bench-', dir=options.dir) as folder:
         for case in wanted:

@@ -3,12 +3,14 @@
 // wall time, processor time and peak memory. A small process of its own, because a child's peak
 // memory starts at that of the process which forked it: a script's interpreter would hide it.
 #include <fcntl.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 
@@ -19,6 +21,7 @@ double Seconds(const timeval& t) {
 }
 
 [[noreturn]] void RunChild(char** command) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);  // do not outlive the stopwatch
   int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
   if (null >= 0 && dup2(null, STDOUT_FILENO) >= 0 && dup2(null, STDERR_FILENO) >= 0) {
     execvp(command[0], command);
