@@ -97,7 +97,7 @@ def goal_row(case, goal, entry):
         want += f', memory ≤ {goal.memory:.2g}×'
     head = f'| {case.title} | {goal.command} | {goal.name} | {want} '
     if entry is None:
-        return head + '| | not measured |'
+        return head + '| | | not measured |'
     ours, theirs = entry['commands'][goal.command], entry['commands'][goal.than]
     ratio = theirs['median'] / ours['median']
     memory = ours['rss_kib'] / theirs['rss_kib']
@@ -105,7 +105,8 @@ def goal_row(case, goal, entry):
         ('time', ratio < goal.times),
         ('memory', goal.memory is not None and memory > goal.memory)) if failed]
     verdict = 'met' if not missed else f'**not met** ({", ".join(missed)})'
-    return head + f'| {times(ratio)}×, memory {memory:.2f}× | {verdict} |'
+    return (head + f'| {times(ratio)}×, memory {memory:.2f}× '
+            f'| {times(theirs["min"] / ours["min"])}× | {verdict} |')
 
 
 def render(all_cases, floors, kept):
@@ -113,8 +114,12 @@ def render(all_cases, floors, kept):
              '', '## Goals', '',
              'Wall time and peak memory against qemu-img in the same case. A *goal* is what a',
              'prototype that only counts references showed to be reachable; a *floor* must hold.',
+             'The verdict is that of the medians. Where other work occupies the second core, a',
+             'second thread waits for it longer than the whole check takes: there the fastest runs',
+             'and the processor time tell more.',
              '',
-             '| case | command | | wanted | measured | |', '| --- | --- | --- | --- | --- | --- |']
+             '| case | command | | wanted | medians | fastest runs | |',
+             '| --- | --- | --- | --- | --- | --- | --- |']
     for case in all_cases:
         for goal in floors.get(case.name, []) + case.goals:
             lines.append(goal_row(case, goal, kept.get(case.name)))
