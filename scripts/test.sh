@@ -38,6 +38,11 @@ if [ "$tidy" = yes ]; then
   scripts/tidy.sh
 fi
 
+# Repairs sync to disk at every step; in memory the tests take a fifth of the time.
+if [ -z "${TMPDIR:-}" ] && [ "$(df --output=avail -m /dev/shm 2>/dev/null | tail -1)" -ge 4096 ]; then
+  export TMPDIR=/dev/shm
+fi
+
 # One run over both builds, so that there is one summary and nothing after it.
 mkdir -p build/all
 printf 'subdirs("../release" "../asan")\n' >build/all/CTestTestfile.cmake

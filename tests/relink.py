@@ -162,34 +162,34 @@ class Relink(ImageTest):
         for turn, layout in enumerate(LAYOUTS):
             base = self._root / f"{layout.name}.qcow2"
             fill(base, layout)
+            sound = self.view(base, "sound.raw")
             for number, (damage, restored) in enumerate(RESTORED.items()):
                 # `safe` is tried with every damage and with every layout, but not with all pairs.
                 for mode in ("safe", "all")[0 if (number + turn) % 4 == 0 or LONG else 1:]:
                     with self.subTest(layout=layout.name, damage=damage.__name__, mode=mode):
-                        self.try_one(base, damage, number, mode, mode == "all" and layout in restored)
+                        self.try_one(base, sound, damage, number, mode, layout in restored)
 
     def view(self, image, name, snapshot=None):
         """A hash of what the guest reads, or None where QEMU cannot read it all."""
         out = self.folder / name
         options = ["-l", f"snapshot.name={snapshot}"] if snapshot else []
         try:
-            qemu_img("convert", "-f", "qcow2", "-O", "raw", *options, image, out)
+            qemu_img("convert", "-t", "unsafe", "-f", "qcow2", "-O", "raw", *options, image, out)
         except Exception:  # pylint: disable=broad-except
             return None
         return digest(out)
 
-    def try_one(self, base, damage, number, mode, restored):
+    def try_one(self, base, sound, damage, number, mode, restored):
         self.fresh_folder()
         path = self.folder / "disk.qcow2"
         path.write_bytes(base.read_bytes())
-        sound = self.view(path, "sound.raw")
         tables = Tables(path, random.Random(number))
         damage(tables)
         tables.save()
-        damaged = self.view(path, "damaged.raw")
-        self.assertNotEqual(sound, damaged)
+        damaged = self.view(path, "damaged.raw") if mode == "safe" else None
         code, document = check_json(path, f"--repair={mode}")
         if mode == "safe":
+            self.assertNotEqual(sound, damaged)
             if damaged is not None:
                 self.assertEqual(self.view(path, "now.raw"), damaged)
             return
