@@ -195,6 +195,7 @@ TEST(CowRepair, AMergedOverlayIsReset) {
   fixture.WriteHeader();
   MemoryStore store(fixture.bytes);
   RepairOptions options;
+  options.check.path = dir.Put("disk.cow", "");
   options.also_fix.insert(Problem::kCowBackingNewerMerged);
   options.check.deep = options.check.chain = true;
   auto plan = MakePlan(store, kFormat, options);
