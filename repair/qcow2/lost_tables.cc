@@ -333,7 +333,11 @@ std::unordered_set<uint64_t> OtherMetadata(const CheckState& state) {
   if (!state.claims().AnyConflict()) return clusters;
   const unsigned bits = state.image->geometry.cluster_bits;
   ForEachMeta(*state.image, [&](const MetaRegion& region) {
-    if (region.kind == MetaKind::kL2 || region.kind == MetaKind::kBitmapData) return;
+    // Refcount blocks and bitmaps can be made anew: there the L2 table may well be in the right.
+    if (region.kind == MetaKind::kL2 || region.kind == MetaKind::kBitmapData ||
+        region.kind == MetaKind::kRefcountBlock) {
+      return;
+    }
     for (uint64_t c = region.host.offset.value >> bits; c <= (region.host.end() - 1) >> bits; ++c) {
       if (state.claims().IsConflict(c)) clusters.insert(c);
     }

@@ -114,6 +114,8 @@ def _(p):
         harmless=True)
 def _(p):
     """an extension longer than its room, others behind it"""
+    if not p.extensions:
+        raise Unfit("the image has no header extension")
     p.put_uint(p.extensions[0].place + 4, 4, 0x10000)
 
 
