@@ -89,22 +89,32 @@ class Comparison {
   }
 
  private:
-  using Pairs = std::vector<std::pair<std::string, std::string>>;
+  // A layer of one side. `part`: which of the layers of that name.
+  struct LayerRef {
+    std::string name;
+    uint64_t part = 0;
+    friend auto operator<=>(const LayerRef&, const LayerRef&) = default;
+  };
+  using Pairs = std::vector<std::pair<LayerRef, LayerRef>>;
 
-  // By name; a snapshot whose id a repair changed, by its position. Names that occur twice are
-  // taken once: their streams hold all of that name.
+  static std::vector<LayerRef> Numbered(const std::vector<std::string>& names) {
+    std::map<std::string, uint64_t> seen;
+    std::vector<LayerRef> refs;
+    for (const std::string& name : names) refs.push_back({name, seen[name]++});
+    return refs;
+  }
+
+  // By name; a snapshot whose id a repair changed, by its position.
   static Pairs PairLayers(const std::vector<std::string>& old_layers,
                           const std::vector<std::string>& new_layers) {
-    const std::set<std::string> old_names(old_layers.begin(), old_layers.end());
-    const std::set<std::string> new_names(new_layers.begin(), new_layers.end());
+    const auto old_refs = Numbered(old_layers), new_refs = Numbered(new_layers);
+    const std::set<LayerRef> old_set(old_refs.begin(), old_refs.end());
+    const std::set<LayerRef> new_set(new_refs.begin(), new_refs.end());
     Pairs pairs;
-    std::set<std::string> done;
-    for (size_t i = 0; i < old_layers.size(); ++i) {
-      if (!done.insert(old_layers[i]).second) continue;
-      std::string other = old_layers[i];
-      const bool renamed =
-          !new_names.contains(other) && i < new_layers.size() && !old_names.contains(new_layers[i]);
-      pairs.emplace_back(old_layers[i], renamed ? new_layers[i] : other);
+    for (size_t i = 0; i < old_refs.size(); ++i) {
+      const bool renamed = !new_set.contains(old_refs[i]) && i < new_refs.size() &&
+                           !old_set.contains(new_refs[i]);
+      pairs.emplace_back(old_refs[i], renamed ? new_refs[i] : old_refs[i]);
     }
     return pairs;
   }
@@ -118,12 +128,12 @@ class Comparison {
     return false;
   }
 
-  Status CompareLayers(const std::string& old_layer, const std::string& new_layer) {
-    MappingStream old_stream(*before_.report.rows, old_layer);
-    MappingStream new_stream(*after_.report.rows, new_layer);
-    LayerReader old_reader(before_, old_layer, options_);
-    LayerReader new_reader(after_, new_layer, options_);
-    layer_ = old_layer;
+  Status CompareLayers(const LayerRef& old_layer, const LayerRef& new_layer) {
+    MappingStream old_stream(*before_.report.rows, old_layer.name, old_layer.part);
+    MappingStream new_stream(*after_.report.rows, new_layer.name, new_layer.part);
+    LayerReader old_reader(before_, old_layer.name, options_);
+    LayerReader new_reader(after_, new_layer.name, options_);
+    layer_ = old_layer.name;
     old_reader_ = &old_reader;
     new_reader_ = &new_reader;
     for (;;) {
@@ -132,12 +142,7 @@ class Comparison {
       if (old_row == nullptr) return Ok();
       IMG_ASSIGN_OR_RETURN(const MappingRow* new_row, new_stream.Current());
       const uint64_t at = old_row->guest_offset;
-      // Disks of one name follow each other: where one of them ends, the other skips its rest.
-      if (new_row != nullptr && new_stream.part() < old_stream.part()) {
-        new_stream.Consume(new_row->length);
-        continue;
-      }
-      const bool gone = new_row == nullptr || new_stream.part() > old_stream.part();
+      const bool gone = new_row == nullptr;
       if (!gone && new_row->guest_offset < at) {
         new_stream.Consume(std::min(new_row->length, at - new_row->guest_offset));
         continue;

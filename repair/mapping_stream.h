@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One layer's mapping rows, one at a time, consumable in part.
+// One layer's mapping rows, one at a time, consumable in part. Two snapshots may claim one id: the
+// rows of both carry its name, those of the second after all those of the first.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +14,9 @@ namespace imgfsck {
 
 class MappingStream {
  public:
-  MappingStream(const ImageRows& rows, const std::string& layer) : layer_(layer) {
+  // `part`: which of the layers of that name, from 0.
+  MappingStream(const ImageRows& rows, const std::string& layer, uint64_t part = 0)
+      : layer_(layer), wanted_(part) {
     RowQuery query;
     query.layer = layer;
     cursor_ = rows.Mappings(query);
@@ -46,15 +49,14 @@ class MappingStream {
     SkipOthers();
   }
 
-  // Counts the disks of this name that came before: two snapshots may claim one id.
-  uint64_t part() const { return part_; }
-
  private:
   void SkipOthers() {
-    while (at_ < batch_.size() && (batch_[at_].layer != layer_ || batch_[at_].length == 0)) ++at_;
-    if (at_ < batch_.size() && batch_[at_].guest_offset < last_end_) {
-      ++part_;
-      last_end_ = 0;
+    for (; at_ < batch_.size(); ++at_) {
+      const MappingRow& row = batch_[at_];
+      if (row.layer != layer_ || row.length == 0) continue;
+      if (row.guest_offset < last_end_) ++part_;
+      if (part_ == wanted_) return;
+      last_end_ = row.guest_offset + row.length;
     }
   }
 
@@ -62,7 +64,7 @@ class MappingStream {
   std::unique_ptr<RowCursor<MappingRow>> cursor_;
   std::vector<MappingRow> batch_;
   size_t at_ = 0;
-  uint64_t last_end_ = 0, part_ = 0;
+  uint64_t last_end_ = 0, part_ = 0, wanted_ = 0;
 };
 
 }  // namespace imgfsck

@@ -100,6 +100,8 @@ BY_NAME = {
     "l2-past-size": "l2-past-size", "extl2-past-size": "extl2-past-size",
     "file-tail": "file-tail", "snap-offset-stale": "snap-offset-stale",
     "bitmap-entry-padding": "bitmap-entry-padding", "bitmap-in-use": "bitmap-in-use",
+    "snap-name-nul": "snap-name-nul", "snap-vmstate-range": "snap-vmstate-range",
+    "snap-time": "snap-time",
 }
 
 
@@ -171,6 +173,46 @@ class Encryption(FieldRepairTest):
         code, document = check_json(path, "--repair=all")
         self.assertEqual(code, 1, summary(document))
         self.assertIsNotNone(guest_digest(path, luks=True))
+
+
+class Snapshots(FieldRepairTest):
+    def names(self, path):
+        with Qcow2(path) as image:
+            return [(s.id, s.name) for s in image.snapshots]
+
+    def own_names(self, path):
+        return [name for _, name in self.names(path) if name != "lost+found"]
+
+    def test_a_lost_table_is_found_with_its_names(self):
+        for name in ("snap-table-unaligned", "snap-table-next", "snap-table-past-eof",
+                     "snap-table-zero", "snap-undercount-zero"):
+            with self.subTest(damage=name):
+                self.assertEqual(self.names(self.repaired(name)),
+                                 [("2", "second one"), ("3", "third")])
+
+    def test_entries_behind_a_damaged_length_are_read_again(self):
+        names = self.names(self.repaired("snap-entry-overrun"))
+        self.assertEqual(names[:2], [("2", "second one"), ("3", "third")])
+
+    def test_without_the_table_what_it_led_to_is_listed_again(self):
+        names = [name for _, name in self.names(self.repaired("snap-table-lost"))]
+        self.assertEqual(len([n for n in names if n.startswith("recovered-")]), 2, names)
+
+    def test_what_is_gone_is_dropped_only_by_all(self):
+        for name in ("snap-l1-lost", "snap-data-file"):
+            with self.subTest(damage=name):
+                before = self.own_names(self.repaired(name, "safe", code=4))
+                after = self.own_names(self.repaired(name, "all"))
+                self.assertEqual(len(after), len(before) - 1, (before, after))
+
+    def test_ids_are_made_unique_in_place(self):
+        ids = [i for i, _ in self.names(self.repaired("snap-id-duplicate", code=0))]
+        self.assertEqual(ids, ["2", "3"])
+
+    def test_extra_data_of_a_newer_version_is_cut_only_by_all(self):
+        self.repaired("snap-extra-cap", "safe", code=4)
+        with Qcow2(self.repaired("snap-extra-cap", "all")) as image:
+            self.assertEqual(max(len(s.extra) for s in image.snapshots), 1024)
 
 
 class BackingName(FieldRepairTest):

@@ -65,7 +65,10 @@ void JudgeExtra(const Image& image, size_t i, Findings* out) {
     out->Add(SnapshotFinding(image, i, Problem::kQcow2SnapExtraShort, text));
   }
   if (s.extra_data_size > kMaxSnapshotExtra) {
-    out->Add(SnapshotFinding(image, i, Problem::kQcow2SnapExtraCap, text));
+    Finding f = SnapshotFinding(image, i, Problem::kQcow2SnapExtraCap, text);
+    // Extra data that is really there is cut only when asked for.
+    if (!s.extra_guessed) f.repair = RepairClass::kAll;
+    out->Add(std::move(f));
   }
 }
 

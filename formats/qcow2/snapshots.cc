@@ -8,6 +8,18 @@ namespace imgfsck::qcow2 {
 namespace {
 
 constexpr uint64_t kFixedSize = 40;
+constexpr size_t kUsualId = 20;       // digits of a 64-bit number
+constexpr uint64_t kMaxNames = 2048;  // bytes of id and name looked at without their lengths
+
+void ParseFixed(Bytes b, Snapshot* s) {
+  s->l1_table_offset = BeAt<uint64_t>(b, 0);
+  s->l1_size = BeAt<uint32_t>(b, 8);
+  s->date_sec = BeAt<uint32_t>(b, 16);
+  s->date_nsec = BeAt<uint32_t>(b, 20);
+  s->vm_clock_nsec = BeAt<uint64_t>(b, 24);
+  s->vm_state_size_32 = BeAt<uint32_t>(b, 32);
+  s->extra_data_size = BeAt<uint32_t>(b, 36);
+}
 
 // Extra data, id and name of the entry at s->host_offset, taking the extra data as `extra_size`.
 bool ReadTail(const ByteSource& source, uint32_t extra_size, uint16_t id_length,
@@ -26,11 +38,19 @@ bool ReadTail(const ByteSource& source, uint32_t extra_size, uint16_t id_length,
   return true;
 }
 
-bool LooksLikeId(const std::string& id) {
-  return !id.empty() && std::all_of(id.begin(), id.end(), [](char c) { return c > 32 && c < 127; });
+// Id and name together: printable text, as long as an entry may be expected to have.
+std::string ReadNames(const ByteSource& source, uint64_t offset) {
+  ByteVector bytes(std::min<uint64_t>(kMaxNames, source.Size() - std::min(offset, source.Size())));
+  if (!ReadPadded(source, offset, bytes)) return {};
+  auto end = std::ranges::find_if(bytes, [](uint8_t b) { return b < 0x20 || b == 0x7F; });
+  return std::string(AsText(Bytes(bytes).first(static_cast<size_t>(end - bytes.begin()))));
 }
 
 }  // namespace
+
+bool IsSnapshotId(std::string_view id) {
+  return !id.empty() && std::all_of(id.begin(), id.end(), [](char c) { return c > 32 && c < 127; });
+}
 
 uint64_t Snapshot::vm_state_size() const {
   return extra.size() >= 8 ? LoadBe<uint64_t>(extra.data())
@@ -49,26 +69,51 @@ std::optional<Snapshot> ParseSnapshotAt(const ByteSource& source, uint64_t offse
   }
   Snapshot s;
   s.host_offset = offset;
-  s.l1_table_offset = BeAt<uint64_t>(b, 0);
-  s.l1_size = BeAt<uint32_t>(b, 8);
-  uint16_t id_length = BeAt<uint16_t>(b, 12), name_length = BeAt<uint16_t>(b, 14);
-  s.date_sec = BeAt<uint32_t>(b, 16);
-  s.date_nsec = BeAt<uint32_t>(b, 20);
-  s.vm_clock_nsec = BeAt<uint64_t>(b, 24);
-  s.vm_state_size_32 = BeAt<uint32_t>(b, 32);
-  s.extra_data_size = BeAt<uint32_t>(b, 36);
+  ParseFixed(b, &s);
+  const uint16_t id_length = BeAt<uint16_t>(b, 12), name_length = BeAt<uint16_t>(b, 14);
   if (s.extra_data_size <= kMaxSnapshotExtra) {
     if (!ReadTail(source, s.extra_data_size, id_length, name_length, &s)) return std::nullopt;
     return s;
   }
   for (uint32_t usual : {24u, 16u}) {
-    if (ReadTail(source, usual, id_length, name_length, &s) && LooksLikeId(s.id)) {
+    if (ReadTail(source, usual, id_length, name_length, &s) && IsSnapshotId(s.id)) {
       s.extra_guessed = true;
       return s;
     }
   }
   if (!ReadTail(source, s.extra_data_size, id_length, name_length, &s)) return std::nullopt;
   return s;
+}
+
+std::optional<Snapshot> ReparseSnapshotAt(const ByteSource& source, uint64_t offset) {
+  std::array<uint8_t, kFixedSize> b{};
+  if (!RangeFits(offset, kFixedSize, source.Size()) || !ReadPadded(source, offset, b)) {
+    return std::nullopt;
+  }
+  Snapshot s;
+  s.host_offset = offset;
+  ParseFixed(b, &s);
+  const uint16_t id_length = BeAt<uint16_t>(b, 12), name_length = BeAt<uint16_t>(b, 14);
+  for (uint32_t extra : {s.extra_data_size, 24u, 16u}) {
+    if (extra > kMaxSnapshotExtra) continue;
+    const std::string names = ReadNames(source, offset + kFixedSize + extra);
+    // One of the two lengths may be believed where the text has room for it.
+    size_t id = id_length, name = name_length;
+    if (id > 0 && id <= kUsualId && id <= names.size()) {
+      name = std::min(name, names.size() - id);
+    } else if (name < names.size()) {
+      id = names.size() - name;
+    } else {
+      continue;
+    }
+    s.id = names.substr(0, id);
+    s.name = names.substr(id, name);
+    s.extra.resize(extra);
+    s.extra_data_size = extra;
+    s.length = kFixedSize + extra + id + name;
+    if (IsSnapshotId(s.id) && ReadPadded(source, offset + kFixedSize, s.extra)) return s;
+  }
+  return std::nullopt;
 }
 
 SnapshotTable ParseSnapshots(const ByteSource& source, const Header& header, uint64_t entry_cap) {
@@ -83,14 +128,14 @@ SnapshotTable ParseSnapshots(const ByteSource& source, const Header& header, uin
       table.stop = SnapshotTable::Stop::kCount;
       break;
     }
-    if (at - table.offset >= kMaxSnapshotTableBytes) {
-      table.stop = SnapshotTable::Stop::kCap;
-      break;
-    }
     auto entry = ParseSnapshotAt(source, at);
     if (!entry) {
       table.stop = RangeFits(at, kFixedSize, source.Size()) ? SnapshotTable::Stop::kOverrun
                                                             : SnapshotTable::Stop::kPastEof;
+      break;
+    }
+    if (at + entry->length - table.offset > kMaxSnapshotTableBytes) {
+      table.stop = SnapshotTable::Stop::kCap;
       break;
     }
     table.end = at + entry->length;

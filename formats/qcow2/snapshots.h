@@ -47,6 +47,10 @@ SnapshotTable ParseSnapshots(const ByteSource& source, const Header& header,
 // The entry at `offset`, when it fits into the file; nothing otherwise. An absurd extra-data size
 // is replaced by the usual one under which id and name make sense.
 std::optional<Snapshot> ParseSnapshotAt(const ByteSource& source, uint64_t offset);
+// The entry at `offset` by its bytes where one of its lengths cannot be: extra data of a usual size,
+// id and name as the text that stands there.
+std::optional<Snapshot> ReparseSnapshotAt(const ByteSource& source, uint64_t offset);
+bool IsSnapshotId(std::string_view id);  // printable, without blanks, not empty
 ByteVector EncodeSnapshot(const Snapshot& snapshot);  // with padding to 8
 
 }  // namespace imgfsck::qcow2

@@ -29,6 +29,8 @@ constexpr Problem kExplains[] = {
     Problem::kQcow2SnapTablePastEof, Problem::kQcow2SnapL1PastEof,
     Problem::kQcow2SnapL1Unaligned,  Problem::kQcow2MetaOverlap,
     Problem::kQcow2RbOverlap,        Problem::kQcow2ExtOverrun,
+    Problem::kQcow2SnapTableUnaligned, Problem::kQcow2SnapTableCap,
+    Problem::kQcow2SnapCountCap,     Problem::kQcow2SnapL1Short,
     Problem::kQcow2ExtCryptoOrphan,
     Problem::kQcow2BitmapExtLength,  Problem::kQcow2BitmapCount,
     Problem::kQcow2BitmapDirUnaligned, Problem::kQcow2BitmapDirSize,
@@ -82,11 +84,18 @@ class LostFound {
           "encryption cannot read them");
       return outcome_;
     }
+    if (image_.snapshots.entries.size() != image_.header.nb_snapshots) {
+      outcome_.notes.push_back(
+          "unreferenced clusters are left as they are: the list of snapshots has to be mended first");
+      return outcome_;
+    }
     IMG_RETURN_IF_ERROR(FindOrphans());
     if (orphans_.empty()) return outcome_;
     uint64_t size = std::max(image_.header.size, orphans_.size() << g_.cluster_bits);
     uint64_t tables = g_.MinL1Entries(size);
-    if (tables * 8 > kMaxL1Bytes || image_.snapshots.entries.size() >= kMaxSnapshots) {
+    const SnapshotTable& table = image_.snapshots;
+    if (tables * 8 > kMaxL1Bytes || table.entries.size() >= kMaxSnapshots ||
+        table.end - table.offset + 128 > kMaxSnapshotTableBytes) {
       outcome_.notes.push_back("unreferenced clusters are left: a snapshot cannot hold them all");
       return outcome_;
     }

@@ -8,8 +8,7 @@
 
 namespace imgfsck::qcow2 {
 
-Status WriteSnapshotTable(Editor& editor, const std::vector<Snapshot>& entries,
-                          uint64_t used_end) {
+Status WriteSnapshotTable(Editor& editor, const std::vector<Snapshot>& entries, uint64_t used_end) {
   const Image& image = editor.image();
   const Geometry& g = image.geometry;
   ByteVector bytes;
@@ -19,17 +18,24 @@ Status WriteSnapshotTable(Editor& editor, const std::vector<Snapshot>& entries,
   }
   const uint64_t old = image.header.snapshots_offset;
   used_end = std::max(image.snapshots.end, used_end);
-  bool usable = old != 0 && IsAligned(old, g.cluster_size) && old < image.file_size &&
-                used_end > old;
+  bool usable =
+      old != 0 && IsAligned(old, g.cluster_size) && old < image.file_size && used_end > old;
   uint64_t room = usable ? AlignUp(used_end - old, g.cluster_size) : 0;
   uint64_t offset = usable ? old : 0;
+  uint64_t kept = AlignUp(bytes.size(), g.cluster_size);
   if (bytes.empty()) {
     offset = 0;
   } else if (bytes.size() > room) {
     IMG_ASSIGN_OR_RETURN(offset, editor.Allocate(g.ClustersOf(bytes.size())));
-    for (uint64_t at = 0; at < room; at += g.cluster_size) {
-      IMG_RETURN_IF_ERROR(editor.SetCount((old + at) >> g.cluster_bits, 0));
-    }
+    kept = 0;
+  }
+  // What could not be read of the old table may still be of use to somebody; what is beyond the
+  // format's limit is given up.
+  const auto stop = image.snapshots.stop;
+  if (stop != SnapshotTable::Stop::kNone && stop != SnapshotTable::Stop::kCap) kept = room;
+  for (uint64_t at = kept; at < room; at += g.cluster_size) {
+    const uint64_t cluster = (old + at) >> g.cluster_bits;
+    if (StoredCount(image, cluster) == 1) IMG_RETURN_IF_ERROR(editor.SetCount(cluster, 0));
   }
   if (!bytes.empty()) IMG_RETURN_IF_ERROR(editor.Write(offset, bytes));
   IMG_RETURN_IF_ERROR(editor.Write64(64, offset));

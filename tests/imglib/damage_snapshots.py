@@ -28,6 +28,35 @@ header_value("snap-phantom", "snap-phantom", "nb_snapshots",
              **SNAPSHOTS)
 
 
+header_value("snap-table-zero", "snap-table-past-eof", "snapshots_offset", 0,
+             "a snapshot table at offset 0", **SNAPSHOTS)
+header_value("snap-table-next", "snap-table-unaligned", "snapshots_offset",
+             lambda p: p.header["snapshots_offset"] + 512, "a snapshot table one sector off",
+             **SNAPSHOTS)
+
+
+@damage("snap-table-lost", "snap-table-unaligned", **SNAPSHOTS)
+def _(p):
+    """a snapshot table between clusters and overwritten"""
+    if not p.snapshots:
+        raise Unfit("the image has no snapshots")
+    p.put(p.header["snapshots_offset"], b"\xff" * p.cluster_size)
+    p.set_header(snapshots_offset=p.header["snapshots_offset"] + 8)
+
+
+@damage("snap-table-cap", "snap-table-cap", cluster_size=65536)
+def _(p):
+    """a snapshot table above 64 MiB"""
+    extra = (0).to_bytes(8, "big") + (0).to_bytes(8, "big")
+    values = {name: 0 for name in SNAPSHOT_ENTRY}
+    values.update(id_size=4, name_size=65000, extra_data_size=len(extra))
+    fixed = b"".join(values[name].to_bytes(size, "big")
+                     for name, (_, size) in SNAPSHOT_ENTRY.items())
+    records = [fixed + extra + b"%04d" % i + b"n" * 65000 for i in range(1040)]
+    table = b"".join(record + bytes(-len(record) % 8) for record in records)
+    p.set_header(snapshots_offset=p.append_clusters(table), nb_snapshots=len(records))
+
+
 @damage("snap-orphan-l1", "snap-orphan-l1", **SNAPSHOTS)
 def _(p):
     """a snapshot table forgotten by the header and overwritten, the snapshots' tables intact"""
@@ -63,6 +92,16 @@ snapshot_field("snap-l1-size-zero", "snap-l1-short", "l1_size", 0,
                "a snapshot's L1 table of no entries")
 snapshot_field("snap-l1-past-eof", "snap-l1-past-eof", "l1_table_offset",
                lambda p, s: p.past_end(), "a snapshot's L1 table behind the end of the file")
+@damage("snap-l1-lost", "snap-l1-past-eof", **SNAPSHOTS)
+def _(p):
+    """a snapshot whose L1 table is overwritten and no longer pointed at"""
+    snapshot = p.snapshot()
+    p.put(snapshot.l1_table_offset, b"\xff" * p.cluster_size)
+    p.set_snapshot(snapshot, "l1_table_offset", p.past_end())
+
+
+snapshot_field("snap-id-size", "snap-entry-overrun", "id_size", 0xFFFF,
+               "an id of 65535 letters", cluster_size=512)
 snapshot_field("snap-time", "snap-time", "date_nsec", 1_000_000_000,
                "a snapshot's time with 10^9 nanoseconds", harmless=True)
 snapshot_field("snap-extra-max", "snap-extra-cap", "extra_data_size", 0x7FFFFFFF,
