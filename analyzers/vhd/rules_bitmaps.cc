@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "analyzers/vhd/rules.h"
 #include "base/checked.h"
@@ -54,7 +55,37 @@ class BitmapWalk {
     if (used_ > 0) JudgeBits();
     JudgeTails();
     JudgeFull();
+    misplaced_.reset();
     if (used_ > 0) JudgeData();
+  }
+
+  // Something that is no whole number of blocks right before or behind: then the table may be wrong
+  // about where this block begins, and its bitmap may be the only copy of something else.
+  bool BordersOnLostData() const {
+    const uint64_t begin = block_.offset(), end = begin + image_.BlockLength();
+    auto at = std::ranges::lower_bound(state_.blocks, block_);
+    uint64_t before = 0, behind = image_.DataEnd();
+    for (auto other = at; other != state_.blocks.begin() && before == 0;) {
+      if ((--other)->sector != block_.sector) before = other->offset() + image_.BlockLength();
+    }
+    for (auto other = at; other != state_.blocks.end() && other->offset() < end;) {
+      if (++other != state_.blocks.end() && other->offset() >= end) behind = other->offset();
+    }
+    for (const MetaRegion& region : image_.regions) {
+      if (region.end() <= begin) before = std::max(before, region.end());
+      if (region.offset >= end) behind = std::min(behind, region.offset);
+    }
+    return IsOdd(before, begin) || IsOdd(end, behind);
+  }
+
+  bool IsOdd(uint64_t from, uint64_t to) const {
+    if (to <= from || (to - from) % image_.BlockLength() == 0) return false;
+    Content content = ClassifyContent(image_, MakeHostRange(from, to - from));
+    if (content != Content::kFiller) return content == Content::kData;
+    // Ones are a bitmap, but where programs fill up to 4 KiB with them.
+    bool fills = to - from < kSmallGap &&
+                 (to % kSmallGap == 0 || (to + image_.bitmap_bytes) % kSmallGap == 0);
+    return !fills;
   }
 
   Finding BitmapFinding(Problem problem) const {
@@ -140,6 +171,8 @@ class BitmapWalk {
     f.guest = MakeGuestRange(block_.index * image_.block_size + offset, kSectorSize);
     f.layer = kActiveLayer;
     if (problem == Problem::kVhdBitmapClearSectorNonzero) {
+      if (!misplaced_) misplaced_ = BordersOnLostData();
+      if (*misplaced_) f.repair = RepairClass::kNone;
       f.evidence = "QEMU reads the data, Hyper-V, VirtualBox and XenServer read zeros";
     }
     out_->Add(std::move(f));
@@ -156,6 +189,7 @@ class BitmapWalk {
   uint64_t sectors_ = 0;  // of the block
   uint64_t used_ = 0;     // of those, inside the disk
   bool nonzero_ = false;
+  std::optional<bool> misplaced_;  // judged when there is something to mend
 };
 
 }  // namespace

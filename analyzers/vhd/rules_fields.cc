@@ -71,6 +71,7 @@ void JudgeGeometry(const Image& image, const Adder& add) {
            fmt::format("the geometry has {} sectors, the disk {}", chs, sectors));
     finding.guest = MakeGuestRange(f.current_size, (chs - sectors) * kSectorSize);
     finding.layer = kActiveLayer;
+    if (chs - sectors > kMostRoundingUp) finding.repair = RepairClass::kAll;
     add.out->Add(std::move(finding));
     return;
   }

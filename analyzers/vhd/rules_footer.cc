@@ -58,9 +58,16 @@ void JudgeTrailing(const Image& image, const CheckOptions& options, Findings* ou
     case SlotState::kNoCookie:
       JudgeMissing(image, options, out);
       break;
-    case SlotState::kKilled:
-      add(Problem::kVhdFooterKilled);
+    case SlotState::kKilled: {
+      Finding f = At(Problem::kVhdFooterKilled, "footer", slot.offset, slot.length);
+      if (!image.sparse() || !image.leading.sound()) {  // there is no other
+        f.severity = Severity::kCorruption;
+        f.repair = RepairClass::kAll;
+        f.effect = Effect::kUnreadable;
+      }
+      out->Add(std::move(f));
       break;
+    }
     case SlotState::kPoisoned:
       add(Problem::kVhdFooterPoisoned);
       break;

@@ -138,7 +138,7 @@ class TableWalk {
     uint64_t there = std::min(image_.DataEnd(), image_.file_size);
     there -= std::min(there, start + image_.bitmap_bytes);
     GuestRange guest = GuestOf(image_, index);
-    uint64_t kept = std::min(there, guest.length);
+    uint64_t kept = AlignDown(std::min(there, guest.length), kSectorSize);
     if (kept < guest.length) {
       f.guest = MakeGuestRange(guest.offset.value + kept, guest.length - kept);
     }

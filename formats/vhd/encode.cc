@@ -80,6 +80,13 @@ Bytes Seal(BatmapHeader* b) {
   return raw;
 }
 
+void RemoveParent(DynHeader* h) {
+  h->parent_id = {};
+  h->parent_timestamp = 0;
+  h->locators = {};
+  std::fill_n(h->raw.begin() + header_at::kParentName, kParentNameSize, uint8_t{0});
+}
+
 bool SetParentName(DynHeader* header, std::string_view utf8) {
   MutableBytes name = MutableBytes(header->raw).subspan(header_at::kParentName, kParentNameSize);
   std::ranges::fill(name, uint8_t{0});

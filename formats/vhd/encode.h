@@ -14,6 +14,7 @@ Bytes Seal(Footer* footer);
 Bytes Seal(DynHeader* header);
 Bytes Seal(BatmapHeader* header);  // the checksum is the map's: the caller has set it
 
+void RemoveParent(DynHeader* header);  // id, time, name and locators
 // Replaces the parent's name by `utf8`, cut to what fits. False when it had to be cut.
 bool SetParentName(DynHeader* header, std::string_view utf8);
 

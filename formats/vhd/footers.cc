@@ -8,19 +8,10 @@
 #include "base/checked.h"
 #include "formats/common/tolerant.h"
 #include "formats/vhd/encode.h"
+#include "formats/vhd/salvage.h"
 
 namespace imgfsck::vhd {
 namespace {
-
-bool LooksReasonable(const Footer& f) {
-  return f.version == kVersion1 && f.disk_type <= 6 && f.current_size != 0;
-}
-
-Footer WithCookie(const Footer& footer) {
-  auto raw = footer.raw;
-  std::ranges::copy(AsBytes(kFooterCookie), raw.begin());
-  return ParseFooter(raw);
-}
 
 // A footer somewhere before the end may be any nested disk's: it must fit this one.
 bool BelongsHere(const Image& image, const FooterSlot& slot) {
@@ -83,7 +74,20 @@ void GoByDamaged(Image* image, const FooterSlot& slot, Origin origin) {
     image->footer_from = {Origin::kCorrected, 0.9, "with this the stored checksum is right"};
     return;
   }
-  GoBy(image, slot, origin, 0.5, "the only footer that is left, though its checksum is wrong");
+  GoBy(image, slot, origin, kChecksumWrong, "the only footer that is left, its checksum is wrong");
+}
+
+// Two damaged footers often were hurt at different places.
+void GoByBothDamaged(Image* image) {
+  const FooterSlot &trailing = image->trailing, &leading = image->leading;
+  if (auto merged = MergeFooters(trailing.footer, leading.footer)) {
+    image->footer = *merged;
+    image->footer_from = {Origin::kCorrected, 0.95, "both footers together give a right checksum"};
+    return;
+  }
+  GoByDamaged(image, trailing, Origin::kStored);
+  bool helped = image->footer_from.origin == Origin::kCorrected;
+  if (!helped && CorrectFooter(leading.footer)) GoByDamaged(image, leading, Origin::kCopy);
 }
 
 }  // namespace
@@ -140,39 +144,6 @@ void FindFooters(Image* image, uint64_t search) {
                            image->trailing.offset + image->trailing.length == size;
 }
 
-std::optional<Footer> CorrectFooter(const Footer& damaged) {
-  std::optional<Footer> best;
-  int best_edits = 100;
-  auto try_one = [&](Footer f, int edits) {
-    if (edits >= best_edits) return;
-    uint32_t stored = f.checksum;
-    Seal(&f);
-    if (f.checksum != stored || !LooksReasonable(f)) return;
-    best = f;
-    best_edits = edits;
-  };
-  const Footer base = WithCookie(damaged);
-  for (int choice = 0; choice < 3 * 4 * 2 * 2 * 3 * 2; ++choice) {
-    Footer f = base;
-    int edits = 0, rest = choice;
-    auto pick = [&](int options) {
-      int chosen = rest % options;
-      rest /= options;
-      edits += chosen != 0;
-      return chosen;
-    };
-    if (int c = pick(3)) f.data_offset = c == 1 ? kFooterSize : kNoOffset;
-    if (int c = pick(4)) f.disk_type = static_cast<uint32_t>(c + 1);
-    if (pick(2)) f.features = kFeatureReserved;
-    if (pick(2)) f.version = kVersion1;
-    if (int c = pick(3))
-      (c == 1 ? f.current_size : f.original_size) = c == 1 ? f.original_size : f.current_size;
-    if (pick(2)) f.geometry = GeometryFor(f.current_size / kSectorSize);
-    try_one(f, edits);
-  }
-  return best;
-}
-
 bool ChooseFooter(Image* image) {
   const FooterSlot &trailing = image->trailing, &leading = image->leading;
   if (trailing.sound()) {
@@ -182,16 +153,14 @@ bool ChooseFooter(Image* image) {
     GoByDamaged(image, trailing, Origin::kStored);
   } else if (leading.sound()) {
     GoBy(image, leading, Origin::kCopy, 0.95, "the copy at the start of the file is sound");
+  } else if (trailing.believable() && leading.believable()) {
+    GoByBothDamaged(image);
   } else if (trailing.believable()) {
     GoByDamaged(image, trailing, Origin::kStored);
-    bool helped = image->footer_from.origin == Origin::kCorrected;
-    if (!helped && leading.believable()) {
-      if (CorrectFooter(leading.footer)) GoByDamaged(image, leading, Origin::kCopy);
-    }
   } else if (leading.believable()) {
     GoByDamaged(image, leading, Origin::kCopy);
   } else if (trailing.state == SlotState::kPoisoned) {
-    GoBy(image, trailing, Origin::kStored, 0.5, "the footer of an interrupted resize");
+    GoBy(image, trailing, Origin::kStored, 0.6, "the footer of an interrupted resize");
   } else {
     return false;
   }

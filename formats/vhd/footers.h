@@ -17,10 +17,6 @@ FooterSlot ReadFooterSlot(const ByteSource& source, uint64_t offset, uint64_t le
 // Fills trailing, leading, trailing_at_end.
 void FindFooters(Image* image, uint64_t search);
 
-// The footer with the fewest fields replaced by what they usually are for which the stored
-// checksum is right. Nothing when there is none.
-std::optional<Footer> CorrectFooter(const Footer& damaged);
-
 // Fills footer, footer_from and kind as far as footers tell. False when no footer can be believed.
 bool ChooseFooter(Image* image);
 

@@ -20,6 +20,9 @@ Geometry GeometryFor(uint64_t sectors);
 // The smallest disk of at least `sectors` whose geometry is exact, as QEMU rounds; `sectors` itself
 // above the largest geometry.
 uint64_t RoundUpToGeometry(uint64_t sectors);
+// What rounding a disk up to a geometry adds at most, as the 2012 QEMU did without enlarging the
+// file.
+inline constexpr uint64_t kMostRoundingUp = 4080;
 inline bool IsSaturated(const Geometry& geometry) { return geometry == kSaturatedGeometry; }
 
 enum class SizePolicy { kAuto, kChs, kCurrentSize };

@@ -13,12 +13,6 @@
 namespace imgfsck::vhd {
 namespace {
 
-DynHeader WithCookie(const DynHeader& header) {
-  auto raw = header.raw;
-  std::ranges::copy(AsBytes(kHeaderCookie), raw.begin());
-  return ParseHeader(raw);
-}
-
 SlotState JudgeHeader(const DynHeader& header) {
   if (header.HasCookie()) {
     return header.ChecksumValid() ? SlotState::kSound : SlotState::kBadChecksum;
@@ -44,12 +38,14 @@ void Consider(Image* image, uint64_t offset) {
   image->stored_header = header;
 }
 
-bool TableOffsetSane(const Image& image, uint64_t offset) {
-  return IsAligned(offset, kSectorSize) && offset >= image.header_offset + kHeaderSize &&
-         offset < image.file_size;
-}
-
 uint64_t EntriesFor(uint64_t size, uint64_t block_size) { return DivRoundUp(size, block_size); }
+
+// Also where the size of the disk is not known.
+bool EntriesFit(const DynHeader& h, uint64_t disk_size) {
+  if (disk_size == 0 || h.block_size == 0) return true;
+  uint64_t needed = EntriesFor(disk_size, h.block_size);
+  return h.max_entries >= needed && h.max_entries <= needed + 1;
+}
 
 void InferFields(Image* image) {
   DynHeader& h = image->header;
@@ -61,18 +57,27 @@ void InferFields(Image* image) {
     said += what.evidence;
     confidence = std::min(confidence, what.confidence);
   };
-  if (!TableOffsetSane(*image, h.table_offset)) {
+  // A field that contradicts the rest is only doubted when the checksum is wrong, too.
+  const bool doubted =
+      image->header_from.origin == Origin::kStored && image->header_state < SlotState::kSound;
+  if (!TableOffsetSane(*image, h.table_offset) ||
+      (doubted && !LooksLikeTable(*image, h.table_offset))) {
     Inferred table = InferTableOffset(*image);
     h.table_offset = table.value;
     note(table);
   }
-  if (!BlockSizeSane(h.block_size)) {
+  bool contradicted =
+      doubted && (!EntriesFit(h, size) || !BlocksLieApart(*image, h.table_offset, h.block_size));
+  if (contradicted || !BlockSizeSane(h.block_size)) {
     Inferred block = InferBlockSize(*image, h.table_offset);
-    h.block_size = static_cast<uint32_t>(block.value);
-    note(block);
+    bool told = block.confidence > kSpacingTells && block.value != h.block_size;
+    if (told || !BlockSizeSane(h.block_size)) {
+      h.block_size = static_cast<uint32_t>(block.value);
+      note(block);
+    }
   }
   uint64_t needed = EntriesFor(size, h.block_size);
-  if (h.max_entries == 0 && needed <= UINT32_MAX) {
+  if ((h.max_entries == 0 || (doubted && !EntriesFit(h, size))) && needed <= UINT32_MAX) {
     h.max_entries = static_cast<uint32_t>(needed);
     note({needed, 0.9, "as many entries as the size of the disk needs"});
   }
@@ -85,6 +90,17 @@ void InferFields(Image* image) {
 
 bool BlockSizeSane(uint64_t block_size) {
   return std::has_single_bit(block_size) && block_size >= kSectorSize && block_size <= UINT32_MAX;
+}
+
+DynHeader WithCookie(const DynHeader& header) {
+  auto raw = header.raw;
+  std::ranges::copy(AsBytes(kHeaderCookie), raw.begin());
+  return ParseHeader(raw);
+}
+
+bool TableOffsetSane(const Image& image, uint64_t offset) {
+  return IsAligned(offset, kSectorSize) && offset >= image.header_offset + kHeaderSize &&
+         offset < image.file_size;
 }
 
 bool FindHeader(Image* image, bool search) {
@@ -102,51 +118,6 @@ bool FindHeader(Image* image, bool search) {
   return image->header_state != SlotState::kAbsent;
 }
 
-std::optional<DynHeader> CorrectHeader(const DynHeader& damaged, uint64_t header_offset,
-                                       uint64_t disk_size) {
-  static constexpr std::array<uint32_t, 12> kBlockSizes = {0x200000, 0x80000, 0x100000, 0x400000,
-                                                           0x40000,  0x20000, 0x10000,  0x8000,
-                                                           0x4000,   0x2000,  0x1000,   0x800000};
-  const DynHeader base = WithCookie(damaged);
-  std::optional<DynHeader> best;
-  int best_edits = 100;
-  auto try_one = [&](DynHeader h, int edits) {
-    uint32_t stored = h.checksum;
-    if (edits >= best_edits || !BlockSizeSane(h.block_size)) return;
-    Seal(&h);
-    if (h.checksum != stored) return;
-    best = h;
-    best_edits = edits;
-  };
-  for (size_t block = 0; block <= kBlockSizes.size(); ++block) {
-    for (int choice = 0; choice < 2 * 2 * 3 * 3; ++choice) {
-      DynHeader h = base;
-      int edits = 0, rest = choice;
-      auto pick = [&](int options) {
-        int chosen = rest % options;
-        rest /= options;
-        edits += chosen != 0;
-        return chosen;
-      };
-      if (block > 0) {
-        h.block_size = kBlockSizes[block - 1];
-        ++edits;
-      }
-      if (pick(2)) h.version = kVersion1;
-      if (pick(2)) h.next_offset = kNoOffset;
-      if (int c = pick(3)) h.table_offset = c == 1 ? kDefaultTableOffset : header_offset + 1024;
-      if (int c = pick(3); c != 0 && BlockSizeSane(h.block_size)) {
-        uint64_t entries =
-            c == 1 ? EntriesFor(disk_size, h.block_size) : disk_size / h.block_size + 1;
-        if (entries > UINT32_MAX) continue;
-        h.max_entries = static_cast<uint32_t>(entries);
-      }
-      try_one(h, edits);
-    }
-  }
-  return best;
-}
-
 void ChooseHeader(Image* image) {
   image->header = image->stored_header;
   image->header_from = {};
@@ -155,9 +126,7 @@ void ChooseHeader(Image* image) {
       image->header_from = {Origin::kElsewhere, 0.95, "a sound header stands there"};
     }
   } else if (image->header_state != SlotState::kAbsent) {
-    auto corrected =
-        CorrectHeader(image->stored_header, image->header_offset, image->footer.current_size);
-    if (corrected) {
+    if (auto corrected = CorrectHeader(*image)) {
       image->header = *corrected;
       image->header_from = {Origin::kCorrected, 0.95, "with this the stored checksum is right"};
     } else {

@@ -11,6 +11,7 @@
 #include "formats/vhd/footers.h"
 #include "formats/vhd/header.h"
 #include "formats/vhd/infer.h"
+#include "formats/vhd/salvage.h"
 
 namespace imgfsck::vhd {
 namespace {
@@ -75,9 +76,10 @@ void MakeUp(Image* image, bool search) {
     return;
   }
   // A fixed disk: either the footer was overwritten in its place, or it was cut off.
-  uint64_t whole = AlignDown(image->file_size, kSectorSize);
-  bool overwritten = whole % kMiB == kFooterSize || image->trailing.state != SlotState::kAbsent;
-  uint64_t size = overwritten ? whole - kFooterSize : whole;
+  bool killed = image->trailing.state != SlotState::kAbsent;
+  bool overwritten = killed || image->file_size % kMiB == kFooterSize;
+  uint64_t size = AlignUp(image->DataEnd(), kSectorSize);
+  if (overwritten && !killed) size -= kFooterSize;
   std::array<uint8_t, kSectorSize> seed;
   ReadTolerant(*image->source, 0, seed, &image->unreadable);
   image->kind = Kind::kFixed;
@@ -172,6 +174,7 @@ Result<std::unique_ptr<Image>> ParseImage(const ByteSource& source, const ParseO
     LocateTables(image.get());
     ListRegions(image.get());
   }
+  if (image->footer_from.confidence == kChecksumWrong) FitFooterToFile(image.get());
   return image;
 }
 

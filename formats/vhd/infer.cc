@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <map>
 
 #include "base/checked.h"
 #include "base/text.h"
@@ -29,15 +28,18 @@ std::vector<uint32_t> ReadEntries(const Image& image, uint64_t offset, uint64_t 
   return entries;
 }
 
-// Positions that a table could name, ascending and distinct.
+// Positions that a table could name, ascending and distinct. Entries that can be no position are
+// left out; where the first block begins the table has ended.
 std::vector<uint64_t> BlockStarts(const Image& image, uint64_t table_offset) {
-  uint64_t limit = image.file_size / kSectorSize;
+  uint64_t limit = image.file_size / kSectorSize, first = limit;
   std::vector<uint64_t> starts;
+  uint64_t at = table_offset;
   for (uint32_t entry : ReadEntries(image, table_offset, kEntriesLookedAt)) {
-    if (entry == kUnallocated) continue;
-    // The table ends where blocks begin: what follows is data, not entries.
-    if (entry >= limit || entry * kSectorSize <= table_offset) break;
+    if (at >= first * kSectorSize) break;
+    at += sizeof entry;
+    if (entry >= limit || entry * kSectorSize <= table_offset) continue;
     starts.push_back(entry);
+    first = std::min<uint64_t>(first, entry);
   }
   std::ranges::sort(starts);
   starts.erase(std::unique(starts.begin(), starts.end()), starts.end());
@@ -48,13 +50,41 @@ uint64_t SectorsOf(uint64_t block_size) {
   return (block_size + BitmapBytes(block_size)) / kSectorSize;
 }
 
-// The block size whose blocks, possibly aligned to 4 KiB, lie `distance` sectors apart; or 0.
-uint64_t BlockSizeForDistance(uint64_t distance) {
-  for (uint64_t size = kMinBlockSize; size <= kGiB; size *= 2) {
-    uint64_t sectors = SectorsOf(size);
-    if (distance >= sectors && distance < sectors + 8) return size;
+// How well blocks of one size explain where they begin.
+struct Fit {
+  uint64_t pairs = 0;      // neighbours in the file
+  uint64_t exact = 0;      // of those, one right behind the other, or aligned to 4 KiB
+  uint64_t multiple = 0;   // of those, with room for whole blocks between them
+  uint64_t conflicts = 0;  // of those, over each other
+  bool at_end = false;     // the last one ends where the footer stands
+  bool entries = false;    // the header has as many entries as the disk needs
+  double Score() const {
+    auto of = [](uint64_t n, double weight) { return static_cast<double>(n) * weight; };
+    return of(exact, 1) + of(multiple, 0.3) + of(at_end, 1) + of(entries, 3) -
+           of(conflicts, 0.5);
   }
-  return 0;
+};
+
+Fit FitOf(const Image& image, const std::vector<uint64_t>& starts, uint64_t block_size) {
+  Fit fit;
+  const uint64_t sectors = SectorsOf(block_size);
+  constexpr uint64_t kAligned = 8;
+  for (size_t i = 1; i < starts.size(); ++i) {
+    uint64_t distance = starts[i] - starts[i - 1];
+    ++fit.pairs;
+    fit.conflicts += distance < sectors;
+    bool exact = distance >= sectors && distance < sectors + kAligned;
+    fit.exact += exact;
+    fit.multiple += !exact && distance > sectors &&
+                    (distance % sectors == 0 || distance % AlignUp(sectors, kAligned) == 0);
+  }
+  uint64_t end = image.DataEnd() / kSectorSize;
+  fit.at_end =
+      !starts.empty() && end >= starts.back() + sectors && end < starts.back() + sectors + kAligned;
+  uint64_t needed = DivRoundUp(image.footer.current_size, block_size);
+  fit.entries =
+      needed > 0 && image.header.max_entries >= needed && image.header.max_entries <= needed + 1;
+  return fit;
 }
 
 // Guest bytes through the table; false where no block is.
@@ -87,12 +117,11 @@ std::optional<uint64_t> SizeByGpt(const Image& image) {
 bool LooksLikeTable(const Image& image, uint64_t offset) {
   auto entries = ReadEntries(image, offset, 128);
   if (entries.empty()) return false;
-  uint64_t limit = image.file_size / kSectorSize, unallocated = 0, good = 0;
+  uint64_t limit = image.file_size / kSectorSize, fit = 0;
   for (uint32_t entry : entries) {
-    unallocated += entry == kUnallocated;
-    good += entry < limit && entry * kSectorSize > offset;
+    fit += entry == kUnallocated || (entry < limit && entry * kSectorSize > offset);
   }
-  return unallocated + good == entries.size();
+  return fit * 10 >= entries.size() * 9;  // some may be damaged
 }
 
 Inferred InferTableOffset(const Image& image) {
@@ -111,26 +140,38 @@ Inferred InferTableOffset(const Image& image) {
   return {usual, 0.2, "no block table was found; its usual place is taken"};
 }
 
+bool BlocksLieApart(const Image& image, uint64_t table_offset, uint64_t block_size) {
+  Fit fit = FitOf(image, BlockStarts(image, table_offset), block_size);
+  return fit.conflicts <= std::max<uint64_t>(1, fit.pairs / 4);
+}
+
 Inferred InferBlockSize(const Image& image, uint64_t table_offset) {
   auto starts = BlockStarts(image, table_offset);
-  std::map<uint64_t, uint64_t> votes;
-  for (size_t i = 1; i < starts.size(); ++i) {
-    if (uint64_t size = BlockSizeForDistance(starts[i] - starts[i - 1])) ++votes[size];
+  uint64_t best_size = 0;
+  double best_score = 0;
+  Fit best;
+  for (uint64_t size = kMinBlockSize; size <= kGiB; size *= 2) {
+    Fit fit = FitOf(image, starts, size);
+    double score = fit.Score();
+    // A little is enough to say that a usual size is the more likely of two.
+    if (score > 0 && size == kDefaultBlockSize) score += 0.5;
+    if (score <= best_score) continue;
+    best_score = score;
+    best_size = size;
+    best = fit;
   }
-  if (!votes.empty()) {
-    auto best = std::ranges::max_element(votes, {}, [](auto& vote) { return vote.second; });
-    double share = static_cast<double>(best->second) / static_cast<double>(starts.size() - 1);
-    return {best->first, 0.5 + 0.45 * share,
-            fmt::format("{} of {} blocks lie as far apart as blocks of {}", best->second + 1,
-                        starts.size(), HumanSize(best->first))};
+  if (best_size == 0) {
+    bool apart = BlocksLieApart(image, table_offset, kDefaultBlockSize);
+    return {kDefaultBlockSize, apart ? 0.6 : 0.3, "the size that nearly all programs use"};
   }
-  if (starts.size() == 1) {
-    uint64_t end = image.DataEnd() / kSectorSize;
-    if (uint64_t size = end > starts[0] ? BlockSizeForDistance(end - starts[0]) : 0) {
-      return {size, 0.8, "the only block fills the file to its end with this size"};
-    }
+  std::string evidence = fmt::format("with blocks of {}", HumanSize(best_size));
+  if (best.pairs > 0) {
+    evidence += fmt::format(", {} of {} gaps between blocks are none or whole blocks",
+                            best.exact + best.multiple, best.pairs);
   }
-  return {kDefaultBlockSize, 0.6, "the size that nearly all programs use"};
+  if (best.at_end) evidence += ", the last block ends at the footer";
+  if (best.entries) evidence += ", the block table has as many entries as the disk needs";
+  return {best_size, 0.5 + 0.45 * best_score / (best_score + 2), evidence};
 }
 
 Inferred InferDiskSize(const Image& image) {

@@ -19,11 +19,17 @@ struct Inferred {
 
 // Where the block table begins: behind the header, or where sectors look like one.
 Inferred InferTableOffset(const Image& image);
-// From the distances between the blocks that the table at `table_offset` names.
+// An InferBlockSize with a higher confidence rests on blocks, not on habit.
+inline constexpr double kSpacingTells = 0.7;
+// From the distances between the blocks that the table at `table_offset` names, where the last one
+// ends, and the number of entries in the header.
 Inferred InferBlockSize(const Image& image, uint64_t table_offset);
 // Size of a dynamic disk whose footers are both lost; needs the table.
 Inferred InferDiskSize(const Image& image);
-// True when 128 entries at `offset` (fewer at the end) could be a table of block positions.
+// False when blocks of this size would lie over each other.
+bool BlocksLieApart(const Image& image, uint64_t table_offset, uint64_t block_size);
+// True when nearly all of 128 entries at `offset` (fewer at the end) could be a table of block
+// positions.
 bool LooksLikeTable(const Image& image, uint64_t offset);
 
 }  // namespace imgfsck::vhd

@@ -10,8 +10,8 @@
 
 namespace imgfsck::vhd {
 
-// Who reads: the specification, or QEMU, which does not look at the sector bitmaps of a dynamic disk
-// and takes all stored sectors as written.
+// Who reads: the specification, or QEMU, which does not look at the sector bitmaps of a dynamic
+// disk and takes all stored sectors as written.
 enum class Reader { kSpecification, kQemu };
 
 std::unique_ptr<RowCursor<MappingRow>> MappingsOf(const Image& image, const RowQuery& query,

@@ -33,7 +33,8 @@ Result<PassOutcome> Run(const PassContext& context) {
     IMG_RETURN_IF_ERROR(editor.Fill(image.trailing.offset, image.trailing.length, 0));
     IMG_RETURN_IF_ERROR(editor.EndFileWith(footer, footer.current_size));
   } else {
-    IMG_RETURN_IF_ERROR(editor.WriteFooters(footer));
+    IMG_ASSIGN_OR_RETURN(bool changed, editor.WriteFooters(footer));
+    if (!changed) return outcome;
   }
   outcome.changes = 1;
   return outcome;

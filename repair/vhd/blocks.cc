@@ -69,6 +69,7 @@ class BlockPass {
     GuestRange guest = GuestOf(image_, block.index);
     uint64_t data = block.offset() + image_.bitmap_bytes;
     uint64_t kept = std::min(image_.DataEnd() - std::min(image_.DataEnd(), data), guest.length);
+    kept = AlignDown(kept, kSectorSize);
     Lose(MakeGuestRange(guest.offset.value + kept, guest.length - kept));
   }
 
@@ -158,7 +159,7 @@ class BlockPass {
     outcome_.notes.push_back(fmt::format("{} blocks copied, {} bytes", movers_.size(), bytes));
     for (const Block& block : movers_) {
       IMG_ASSIGN_OR_RETURN(uint64_t to, editor_.Append(length));
-      IMG_RETURN_IF_ERROR(editor_.Copy(block.offset(), to, length));
+      IMG_RETURN_IF_ERROR(editor_.CopyBlock(block.index, block.offset(), to));
       IMG_RETURN_IF_ERROR(editor_.WriteEntry(block.index, static_cast<uint32_t>(to / kSectorSize)));
       ++outcome_.changes;
     }

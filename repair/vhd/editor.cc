@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/interrupt.h"
+#include "formats/vhd/bat.h"
 #include "formats/vhd/encode.h"
 
 namespace imgfsck::vhd {
@@ -28,6 +29,7 @@ Editor::Editor(const PassContext& context)
       report_(context.report),
       state_(StateOf(context.report)),
       image_(*state_.image),
+      first_(context.first != nullptr ? *StateOf(*context.first).image : image_),
       options_(context.options),
       end_(FreshSpace(state_)) {}
 
@@ -65,11 +67,26 @@ Status Editor::WriteEntry(uint64_t index, uint32_t sector) {
 
 Status Editor::WriteHeader(DynHeader header) { return Write(image_.header_offset, Seal(&header)); }
 
-Status Editor::WriteFooters(Footer footer) {
+bool Editor::TrailingInPlace() const {
+  const FooterSlot& slot = image_.trailing;
+  if (slot.state == SlotState::kAbsent || state_.end_of_data > slot.offset) return false;
+  return slot.believable() || IsAligned(slot.offset, kSectorSize);
+}
+
+Result<bool> Editor::WriteFooters(Footer footer) {
   Bytes raw = Seal(&footer);
-  if (image_.sparse()) IMG_RETURN_IF_ERROR(Write(0, raw));
-  if (image_.trailing.state == SlotState::kAbsent) return Ok();
-  return Write(image_.trailing.offset, raw.first(image_.trailing.length));
+  bool changed = false;
+  auto write = [&](uint64_t offset, Bytes bytes) -> Status {
+    ByteVector old(bytes.size());
+    if (ReadPadded(overlay_, offset, old) && std::ranges::equal(old, bytes)) return Ok();
+    changed = true;
+    return Write(offset, bytes);
+  };
+  if (image_.sparse()) IMG_RETURN_IF_ERROR(write(0, raw));
+  if (TrailingInPlace()) {
+    IMG_RETURN_IF_ERROR(write(image_.trailing.offset, raw.first(image_.trailing.length)));
+  }
+  return changed;
 }
 
 bool Editor::FooterTrusted() const {
@@ -97,17 +114,29 @@ Result<uint64_t> Editor::Append(uint64_t length) {
   return at;
 }
 
+// From the bytes as they were before this pass: what it has written since may lie there.
 Status Editor::Copy(uint64_t from, uint64_t to, uint64_t length) {
+  return CopyFrom(*image_.source, from, to, length);
+}
+
+Status Editor::CopyBlock(uint64_t index, uint64_t from, uint64_t to) {
+  auto entry = BatEntryAt(*first_.source, first_, index);
+  bool same = first_.sparse() && first_.block_size == image_.block_size && entry &&
+              uint64_t{*entry} * kSectorSize == from;
+  return CopyFrom(same ? *first_.source : *image_.source, from, to, image_.BlockLength());
+}
+
+Status Editor::CopyFrom(const ByteSource& source, uint64_t from, uint64_t to, uint64_t length) {
   ByteVector buffer;
   while (length > 0) {
     IMG_RETURN_IF_ERROR(CheckStop());
     uint64_t piece = std::min(length, kPiece);
-    if (from < overlay_.Size()) {
-      auto extent = overlay_.ExtentAt(from);
+    if (from < source.Size()) {
+      auto extent = source.ExtentAt(from);
       bool hole = extent && extent->hole && extent->length >= piece;
       if (!hole) {
         buffer.resize(piece);
-        IMG_RETURN_IF_ERROR(ReadPadded(overlay_, from, buffer));
+        IMG_RETURN_IF_ERROR(ReadPadded(source, from, buffer));
         if (!AllZero(buffer)) IMG_RETURN_IF_ERROR(Write(to, buffer));
       }
     }

@@ -33,8 +33,11 @@ class Editor {
   Status Fill(uint64_t offset, uint64_t length, uint8_t byte);
   Status WriteEntry(uint64_t index, uint32_t sector);
   Status WriteHeader(DynHeader header);
-  // At its place in front (sparse disks) and where the trailing one stands, if it does.
-  Status WriteFooters(Footer footer);
+  // At its place in front (sparse disks) and where the trailing one stands, if that is a place for
+  // it. False when both were that already.
+  Result<bool> WriteFooters(Footer footer);
+  // Something like a trailing footer stands where a footer may stand: clear of all blocks.
+  bool TrailingInPlace() const;
 
   // There is a footer sound enough to be written elsewhere.
   bool FooterTrusted() const;
@@ -43,14 +46,20 @@ class Editor {
   // `length` bytes, a multiple of 512, that nothing uses and that read as zeros. The footer stands
   // behind them. kConflict when no footer can be trusted, kTooLarge at the format's limit.
   Result<uint64_t> Append(uint64_t length);
-  // Copies as it reads now, holes left out, to a range that reads as zeros.
+  // Copies as it read before this pass, holes left out, to a range that reads as zeros.
   Status Copy(uint64_t from, uint64_t to, uint64_t length);
+  // The same for block `index` at `from`, as it read before any pass when the table said so then:
+  // metadata that a block lies over may have been mended since.
+  Status CopyBlock(uint64_t index, uint64_t from, uint64_t to);
 
  private:
+  Status CopyFrom(const ByteSource& source, uint64_t from, uint64_t to, uint64_t length);
+
   Overlay& overlay_;
   const CheckReport& report_;
   const CheckState& state_;
   const Image& image_;
+  const Image& first_;  // before any pass
   const RepairOptions& options_;
   uint64_t end_;  // where fresh space begins
 };

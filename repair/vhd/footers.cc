@@ -117,10 +117,12 @@ std::string WhyNot(const Editor& editor, const CheckReport& report) {
     }
   }
   bool may_settle = editor.AskedAny({Problem::kVhdFooterChecksum, Problem::kVhdFooterChecksumZero,
-                                     Problem::kVhdFooterMissing, Problem::kVhdFooterCopyMissing,
+                                     Problem::kVhdFooterMissing, Problem::kVhdFooterKilled,
+                                     Problem::kVhdFooterCopyMissing,
                                      Problem::kVhdFooterCopyChecksum, Problem::kVhdFooterPoisoned});
-  if (!editor.FooterTrusted() && !may_settle)
+  if (!editor.FooterTrusted() && !may_settle) {
     return "no footer is sound; -r all makes do with what is left";
+  }
   const Finding* grave = nullptr;
   for (const Finding& f : report.findings.kept()) {
     bool mismatch = f.problem == Problem::kVhdFooterCopyMismatch;
@@ -157,8 +159,12 @@ Result<PassOutcome> Run(const PassContext& context) {
     outcome.changed.push_back(OfDisk(MakeGuestRange(new_size, old_size - new_size)));
     outcome.lost = outcome.changed;
   }
-  IMG_RETURN_IF_ERROR(editor.WriteFooters(footer));
+  IMG_ASSIGN_OR_RETURN(bool changed, editor.WriteFooters(footer));
+  if (!changed) return PassOutcome{};
   outcome.changes = 1;
+  if (image.footer_from.origin > Origin::kCopy) {
+    outcome.particulars.push_back("footer: " + image.footer_from.evidence);
+  }
   return outcome;
 }
 

@@ -18,13 +18,6 @@ bool Wanted(const CheckReport& report, const RepairOptions& options) {
   return StateOf(report).image->sparse() && WantedAny(report, options, kMended);
 }
 
-void ClearParent(DynHeader* h) {
-  h->parent_id = {};
-  h->parent_timestamp = 0;
-  h->locators = {};
-  std::fill_n(h->raw.begin() + header_at::kParentName, kParentNameSize, uint8_t{0});
-}
-
 Result<PassOutcome> Run(const PassContext& context) {
   Editor editor(context);
   const Image& image = editor.image();
@@ -40,11 +33,11 @@ Result<PassOutcome> Run(const PassContext& context) {
     std::fill_n(h.raw.begin() + header_at::kReserved1, 4, uint8_t{0});
     std::fill(h.raw.begin() + header_at::kReserved2, h.raw.end(), uint8_t{0});
   }
-  if (editor.Asked(Problem::kVhdDynParentFieldsSet)) ClearParent(&h);
+  if (editor.Asked(Problem::kVhdDynParentFieldsSet)) RemoveParent(&h);
   IMG_RETURN_IF_ERROR(editor.WriteHeader(h));
   outcome.changes = 1;
   if (image.header_from.origin != Origin::kStored) {
-    outcome.notes.push_back("dynamic header: " + image.header_from.evidence);
+    outcome.particulars.push_back("dynamic header: " + image.header_from.evidence);
   }
   return outcome;
 }

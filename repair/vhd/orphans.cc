@@ -2,10 +2,11 @@
 // Blocks that no table entry names, and entries that name no block (-r all): put together where it
 // is clear which belongs to which.
 //
-// An orphan is a gap in the file exactly as long as whole blocks, holding data. A hole is an entry
-// that is empty or impossible. Evidence, strongest first: the blocks before and behind the gap are
-// as far apart in the table as in the file; a row of impossible entries just as long as the only
-// gap; a single hole and a single orphan. Without it an orphan stays where it is, as a leak.
+// An orphan is a row of blocks in a gap of the file (lost_blocks.h). A hole is an entry that is
+// empty or impossible; what is impossible, or full by the batmap, has surely lost its block, so
+// those come first. Evidence, strongest first: the blocks before and behind the gap are as far
+// apart in the table as in the file; as many entries that lost a block as orphans; a single hole
+// and a single orphan. Without evidence an orphan stays where it is, as a leak.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 #include "base/checked.h"
 #include "base/interrupt.h"
 #include "formats/vhd/bat.h"
+#include "repair/vhd/lost_blocks.h"
 #include "repair/vhd/passes.h"
 
 namespace imgfsck::vhd {
@@ -26,9 +28,6 @@ bool Wanted(const CheckReport& report, const RepairOptions& options) {
          report.findings.Has(Problem::kVhdBatLeakedSpace);
 }
 
-struct Orphan {
-  uint64_t offset = 0, blocks = 0;
-};
 struct Match {
   uint64_t offset = 0, index = 0;
   double confidence = 0;
@@ -41,32 +40,35 @@ class OrphanPass {
 
   Result<PassOutcome> Run() {
     if (image_.header_state != SlotState::kSound || !editor_.FooterTrusted()) return outcome_;
-    IMG_RETURN_IF_ERROR(FindOrphans());
+    IMG_ASSIGN_OR_RETURN(orphans_, FindLostBlocks(image_, state_));
     if (orphans_.empty()) return outcome_;
+    MeasureOrder();
     IMG_RETURN_IF_ERROR(FindHoles());
-    for (const Orphan& orphan : orphans_) MatchByNeighbours(orphan);
-    if (matches_.empty()) MatchByCount();
+    for (const LostBlocks& orphan : orphans_) MatchByNeighbours(orphan, true);
+    MatchByCount();
+    for (const LostBlocks& orphan : orphans_) MatchByNeighbours(orphan, false);
+    if (matches_.empty()) MatchOnlyHole();
     for (const Match& match : matches_) IMG_RETURN_IF_ERROR(Relink(match));
-    for (const Orphan& orphan : orphans_) outcome_.orphans.kept += orphan.blocks;
+    for (const LostBlocks& orphan : orphans_) outcome_.orphans.kept += orphan.blocks;
     outcome_.orphans.kept -= std::min(outcome_.orphans.kept, outcome_.orphans.relinked);
     return outcome_;
   }
 
  private:
-  Status FindOrphans() {
-    for (const Gap& gap : state_.gaps) {
-      IMG_RETURN_IF_ERROR(CheckStop());
-      uint64_t length = image_.BlockLength();
-      if (gap.host.length < length || gap.host.length % length != 0) continue;
-      if (ClassifyContent(image_, gap.host) != Content::kData) continue;
-      orphans_.push_back({gap.host.offset.value, gap.host.length / length});
-    }
-    return Ok();
-  }
-
   bool Impossible(uint32_t sector) const {
     uint64_t start = uint64_t{sector} * kSectorSize;
     return sector != kUnallocated && (start >= image_.file_size || !image_.ClearOfMetadata(start));
+  }
+
+  bool FullByBatmap(uint64_t index) {
+    if (!image_.BatmapUsable() || index / 8 >= image_.BatmapBytes()) return false;
+    uint64_t piece = index / 8 / kSectorSize * kSectorSize;
+    if (map_.empty() || piece != map_piece_) {
+      map_.resize(kSectorSize);
+      if (!ReadPadded(*image_.source, image_.batmap->offset + piece, map_)) map_.assign(512, 0);
+      map_piece_ = piece;
+    }
+    return BitAt(map_, index - piece * 8);
   }
 
   Status FindHoles() {
@@ -75,7 +77,9 @@ class OrphanPass {
       IMG_RETURN_IF_ERROR(CheckStop());
       for (uint64_t i = 0; i < run.zeros && bad_.size() < kMostBad; ++i) AddBad(run.first + i);
       for (uint64_t i = 0; i < run.values.size(); ++i) {
-        if (run.values[i] == kUnallocated) {
+        if (run.values[i] == kUnallocated && FullByBatmap(run.first + i)) {
+          AddBad(run.first + i);
+        } else if (run.values[i] == kUnallocated) {
           ++empty_;
           last_empty_ = run.first + i;
         } else if (Impossible(run.values[i])) {
@@ -112,37 +116,90 @@ class OrphanPass {
     return at == state_.blocks.end() || at->offset() != offset ? kNone : at->index;
   }
 
-  void MatchByNeighbours(const Orphan& orphan) {
-    uint64_t length = image_.BlockLength(), count = orphan.blocks;
-    uint64_t before = orphan.offset >= length ? IndexAt(orphan.offset - length) : kNone;
-    uint64_t behind = IndexAt(orphan.offset + count * length);
-    if (before != kNone && behind == before + count + 1 && AllHoles(before + 1, count)) {
-      Assign(orphan, before + 1, 0.95);
-    } else if (before != kNone && AllBad(before + 1, count)) {
-      Assign(orphan, before + 1, 0.85);
-    } else if (behind != kNone && behind >= count && AllBad(behind - count, count)) {
-      Assign(orphan, behind - count, 0.85);
+  // How often the next block in the file is the next of the disk.
+  void MeasureOrder() {
+    double pairs = 0, in_order = 0;
+    for (size_t i = 1; i < state_.blocks.size(); ++i) {
+      const Block &a = state_.blocks[i - 1], &b = state_.blocks[i];
+      if (b.offset() != a.offset() + image_.BlockLength()) continue;
+      ++pairs;
+      in_order += b.index == a.index + 1;
+    }
+    sequential_ = pairs < 2 ? 0 : in_order / pairs;
+  }
+
+  // `sure`: only entries that have surely lost a block.
+  void MatchByNeighbours(const LostBlocks& orphan, bool sure) {
+    uint64_t count = orphan.blocks;
+    uint64_t before =
+        orphan.offset >= orphan.stride ? IndexAt(orphan.offset - orphan.stride) : kNone;
+    uint64_t behind = IndexAt(orphan.offset + count * orphan.stride);
+    const bool ordered = sequential_ >= kMostlySequential;
+    const bool between = before != kNone && behind == before + count + 1;
+    if (sure) {
+      if (between && AllBad(before + 1, count)) {
+        Assign(orphan, before + 1, 0.97);
+      } else if (ordered && before != kNone && AllBad(before + 1, count)) {
+        Assign(orphan, before + 1, 0.85);
+      } else if (ordered && behind != kNone && behind >= count && AllBad(behind - count, count)) {
+        Assign(orphan, behind - count, 0.85);
+      }
+      return;
+    }
+    // In a disk whose blocks lie in no order, neighbours are neighbours by chance now and then.
+    double by_chance = 2 / static_cast<double>(state_.blocks.size() + 1);
+    double confidence = ordered ? 0.95 : 1 - by_chance;
+    if (between && bad_left_ == 0 && AllHoles(before + 1, count) &&
+        confidence >= kLeastConfidence) {
+      Assign(orphan, before + 1, confidence);
     }
   }
 
+  // As many entries without their blocks as blocks without their entries. More than one only where
+  // blocks lie in the disk's order.
   void MatchByCount() {
-    if (orphans_.size() != 1) return;
-    const Orphan& orphan = orphans_.front();
-    if (!bad_.empty() && bad_.size() == orphan.blocks && AllBad(bad_.front(), orphan.blocks)) {
-      Assign(orphan, bad_.front(), orphan.blocks == 1 ? 0.9 : 0.7);
-    } else if (bad_.empty() && empty_ == 1 && orphan.blocks == 1) {
-      Assign(orphan, last_empty_, 0.9);
+    std::vector<uint64_t> entries;
+    for (uint64_t index : bad_) {
+      if (!Taken(index)) entries.push_back(index);
+    }
+    uint64_t blocks = 0;
+    std::vector<const LostBlocks*> left;
+    for (const LostBlocks& orphan : orphans_) {
+      bool matched =
+          std::ranges::any_of(matches_, [&](const Match& m) { return m.offset == orphan.offset; });
+      if (matched) continue;
+      left.push_back(&orphan);
+      blocks += orphan.blocks;
+    }
+    bad_left_ = entries.size();
+    bool ordered = sequential_ >= kMostlySequential || state_.blocks.empty();
+    if (blocks == 0 || entries.size() != blocks || (blocks > 1 && !ordered)) return;
+    size_t next = 0;
+    for (const LostBlocks* orphan : left) {
+      for (uint64_t i = 0; i < orphan->blocks; ++i) {
+        matches_.push_back(
+            {orphan->offset + i * orphan->stride, entries[next++], blocks == 1 ? 0.9 : 0.7});
+      }
+    }
+    bad_left_ = 0;
+  }
+
+  void MatchOnlyHole() {
+    if (bad_left_ == 0 && empty_ == 1 && orphans_.size() == 1 && orphans_.front().blocks == 1) {
+      Assign(orphans_.front(), last_empty_, 0.9);
     }
   }
 
-  void Assign(const Orphan& orphan, uint64_t first, double confidence) {
+  bool Taken(uint64_t index) const {
+    return std::ranges::any_of(matches_, [&](const Match& m) { return m.index == index; });
+  }
+
+  void Assign(const LostBlocks& orphan, uint64_t first, double confidence) {
     for (uint64_t i = 0; i < orphan.blocks; ++i) {
-      bool taken =
-          std::ranges::any_of(matches_, [&](const Match& m) { return m.index == first + i; });
-      if (taken) return;
+      if (Taken(first + i)) return;
     }
     for (uint64_t i = 0; i < orphan.blocks; ++i) {
-      matches_.push_back({orphan.offset + i * image_.BlockLength(), first + i, confidence});
+      matches_.push_back({orphan.offset + i * orphan.stride, first + i, confidence});
     }
   }
 
@@ -151,8 +208,8 @@ class OrphanPass {
         editor_.WriteEntry(match.index, static_cast<uint32_t>(match.offset / kSectorSize)));
     GuestRange guest = GuestOf(image_, match.index);
     if (guest.length > 0) outcome_.changed.push_back(OfDisk(guest));
-    if (outcome_.notes.size() < 20) {
-      outcome_.notes.push_back(
+    if (outcome_.particulars.size() < 20) {
+      outcome_.particulars.push_back(
           fmt::format("the block at {:#x} is block {} of the disk again "
                       "(confidence {:.2f})",
                       match.offset, match.index, match.confidence));
@@ -166,9 +223,14 @@ class OrphanPass {
   const Image& image_;
   const CheckState& state_;
   PassOutcome outcome_;
-  std::vector<Orphan> orphans_;
-  std::vector<uint64_t> bad_;  // impossible entries, ascending
+  std::vector<LostBlocks> orphans_;
+  std::vector<uint64_t> bad_;  // entries that have surely lost a block, ascending
+  uint64_t bad_left_ = 0;      // of those, without a match
   uint64_t empty_ = 0, last_empty_ = 0;
+  ByteVector map_;  // a sector of the batmap
+  uint64_t map_piece_ = 0;
+  static constexpr double kMostlySequential = 0.7, kLeastConfidence = 0.85;
+  double sequential_ = 0;  // share of blocks that lie in the disk's order
   std::vector<Match> matches_;
 };
 

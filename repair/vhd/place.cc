@@ -12,8 +12,9 @@ namespace imgfsck::vhd {
 namespace {
 
 constexpr std::initializer_list<Problem> kMended = {
-    Problem::kVhdFooterMissing, Problem::kVhdFooterNotAtEof,      Problem::kVhdFooter511,
-    Problem::kVhdFixedSize,     Problem::kVhdFileLengthUnaligned, Problem::kVhdGeometryExceedsSize};
+    Problem::kVhdFooterMissing,      Problem::kVhdFooterKilled, Problem::kVhdFooterNotAtEof,
+    Problem::kVhdFooter511,          Problem::kVhdFixedSize,    Problem::kVhdFileLengthUnaligned,
+    Problem::kVhdGeometryExceedsSize};
 
 bool Wanted(const CheckReport& report, const RepairOptions& options) {
   return WantedAny(report, options, kMended);
@@ -38,6 +39,22 @@ class PlacePass {
     return editor_.EndFileWith(footer, offset);
   }
 
+  Status Rewrite(const Footer& footer) {
+    IMG_ASSIGN_OR_RETURN(bool changed, editor_.WriteFooters(footer));
+    outcome_.changes += changed;
+    return Ok();
+  }
+
+  // There is none, or what is blanked out is no place for one.
+  bool Missing() const {
+    const FooterSlot& slot = image_.trailing;
+    return slot.state == SlotState::kAbsent ||
+           (!slot.believable() && !IsAligned(slot.offset, kSectorSize));
+  }
+  bool AskedForMissing() const {
+    return Missing() && editor_.AskedAny({Problem::kVhdFooterMissing, Problem::kVhdFooterKilled});
+  }
+
   bool HoldsNothing(uint64_t from, uint64_t to) const {
     return from >= to ||
            ClassifyContent(image_, MakeHostRange(from, to - from)) <= Content::kSuperseded;
@@ -51,9 +68,8 @@ class PlacePass {
       return Ok();
     }
     const uint64_t end = AlignUp(editor_.state().end_of_data, kSectorSize);
-    const bool missing = image_.trailing.state == SlotState::kAbsent;
-    if (missing && editor_.Asked(Problem::kVhdFooterMissing)) {
-      bool cut = HoldsNothing(end, image_.file_size);
+    if (AskedForMissing()) {
+      bool cut = HoldsNothing(end, std::min(image_.file_size, image_.DataEnd()));
       return End(image_.footer, cut ? end : AlignUp(image_.file_size, kSectorSize));
     }
     uint64_t behind = image_.trailing.offset + image_.trailing.length;
@@ -68,8 +84,24 @@ class PlacePass {
     return Ok();
   }
 
+  // A geometry that is too large by more than rounding explains is damage: the size stands.
+  Status ShrinkGeometry() {
+    Footer footer = image_.footer;
+    const uint64_t old_size = image_.VirtualSize();
+    footer.geometry = GeometryFor(footer.current_size / kSectorSize);
+    const uint64_t new_size = VirtualSize(footer, image_.policy);
+    if (new_size < old_size) {
+      outcome_.changed.push_back(OfDisk(MakeGuestRange(new_size, old_size - new_size)));
+    }
+    return Rewrite(footer);
+  }
+  bool GeometryIsDamage() const {
+    return ChsBytes(image_.footer) > image_.footer.current_size + kMostRoundingUp * kSectorSize;
+  }
+
   // Readers that go by the size never see the geometry: there it is enough to recompute it.
   Status SparseGeometry() {
+    if (GeometryIsDamage()) return ShrinkGeometry();
     Footer footer = image_.footer;
     uint64_t blocks = DivRoundUp(ChsBytes(footer), image_.block_size);
     if (CreatorOf(footer.creator_app).qemu_by_chs && blocks <= image_.bat_entries) {
@@ -80,18 +112,18 @@ class PlacePass {
       outcome_.notes.push_back("the block table is too short for the geometry of the disk");
       return Ok();
     }
-    ++outcome_.changes;
-    return editor_.WriteFooters(footer);
+    return Rewrite(footer);
   }
 
   Status Fixed() {
     Footer footer = image_.footer;
-    if (image_.trailing.state == SlotState::kAbsent) {
-      if (!editor_.Asked(Problem::kVhdFooterMissing)) return Ok();
+    if (Missing()) {
+      if (!AskedForMissing()) return Ok();
       outcome_.notes.push_back("footer made up: " + image_.footer_from.evidence);
       return End(footer, footer.current_size);
     }
     if (editor_.Asked(Problem::kVhdGeometryExceedsSize)) {
+      if (GeometryIsDamage()) return ShrinkGeometry();
       // What lies under the old footer is guest data to those who go by the geometry: it stays.
       footer.current_size = footer.original_size = ChsBytes(footer);
       return End(footer, footer.current_size);
@@ -113,10 +145,12 @@ class PlacePass {
       outcome_.changed.push_back(OfDisk(MakeGuestRange(payload, size - payload)));
       outcome_.lost = outcome_.changed;
     }
-    footer.current_size = payload;
-    if (!IsSaturated(footer.geometry)) footer.geometry = GeometryFor(payload / kSectorSize);
-    ++outcome_.changes;
-    return editor_.WriteFooters(footer);
+    footer.current_size = AlignUp(payload, kSectorSize);
+    if (!IsSaturated(footer.geometry)) {
+      footer.geometry = GeometryFor(footer.current_size / kSectorSize);
+    }
+    if (footer.current_size != payload) return End(footer, footer.current_size);
+    return Rewrite(footer);
   }
 
   Editor editor_;
