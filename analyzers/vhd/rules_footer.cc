@@ -55,6 +55,7 @@ void JudgeTrailing(const Image& image, const CheckOptions& options, Findings* ou
   };
   switch (slot.state) {
     case SlotState::kAbsent:
+    case SlotState::kRemains:
     case SlotState::kNoCookie:
       JudgeMissing(image, options, out);
       break;

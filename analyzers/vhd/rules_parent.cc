@@ -151,6 +151,8 @@ void LookOnce(const Image& image, const CheckOptions& options, Findings* out) {
   f.problem = Problem::kVhdParentUnresolved;
   f.structure = "parent";
   f.detail = candidates.empty() ? "it has no name" : Printable(candidates.front());
+  // With neither name nor id it can never be found.
+  if (candidates.empty() && IsNull(image.header.parent_id)) f.severity = Severity::kCorruption;
   out->Add(std::move(f));
 }
 

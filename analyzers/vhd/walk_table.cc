@@ -8,6 +8,7 @@
 #include "analyzers/vhd/rules.h"
 #include "base/checked.h"
 #include "base/interrupt.h"
+#include "base/text.h"
 #include "formats/vhd/bat.h"
 
 namespace imgfsck::vhd {
@@ -164,9 +165,9 @@ class TableWalk {
       return;
     }
     Finding f = EntryFinding(problem, block.index, 1, "");
-    f.host = MakeHostRange(
-        block.offset(),
-        std::min(image_.BlockLength(), other.offset() + image_.BlockLength() - block.offset()));
+    f.host = MakeHostRange(block.offset(), image_.BlockLength());
+    uint64_t shared = other.offset() + image_.BlockLength() - block.offset();
+    if (problem == Problem::kVhdBatEntryOverlap) f.detail = HumanSize(shared) + " are shared";
     Claimant claimant{std::string(kActiveLayer), std::nullopt, fmt::format("bat[{}]", other.index)};
     if (GuestRange guest = GuestOf(image_, other.index); guest.length > 0) claimant.guest = guest;
     f.also.push_back(std::move(claimant));

@@ -19,7 +19,13 @@ SlotState JudgeHeader(const DynHeader& header) {
   }
   DynHeader restored = WithCookie(header);
   bool sane = BlockSizeSane(restored.block_size) && restored.version == kVersion1;
-  return sane && restored.ChecksumValid() ? SlotState::kNoCookie : SlotState::kAbsent;
+  if (sane && restored.ChecksumValid()) return SlotState::kNoCookie;
+  int same = 0;
+  for (size_t i = 0; i < kHeaderCookie.size(); ++i) {
+    same += header.raw[i] == static_cast<uint8_t>(kHeaderCookie[i]);
+  }
+  constexpr int kEnough = 5;
+  return same >= kEnough ? SlotState::kRemains : SlotState::kAbsent;
 }
 
 // Takes what stands at `offset` when it is better than what was found so far.

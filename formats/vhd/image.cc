@@ -75,18 +75,13 @@ void MakeUp(Image* image, bool search) {
     image->footer_from = {Origin::kInferred, size.confidence, size.evidence};
     return;
   }
-  // A fixed disk: either the footer was overwritten in its place, or it was cut off.
-  bool killed = image->trailing.state != SlotState::kAbsent;
-  bool overwritten = killed || image->file_size % kMiB == kFooterSize;
-  uint64_t size = AlignUp(image->DataEnd(), kSectorSize);
-  if (overwritten && !killed) size -= kFooterSize;
+  // A fixed disk: its footer was overwritten in its place, or cut off.
+  Inferred size = InferFixedSize(*image);
   std::array<uint8_t, kSectorSize> seed;
   ReadTolerant(*image->source, 0, seed, &image->unreadable);
   image->kind = Kind::kFixed;
-  image->footer = MakeUpFooter(DiskType::kFixed, size, kNoOffset, seed);
-  image->footer_from = {Origin::kInferred, overwritten ? 0.7 : 0.4,
-                        overwritten ? "the file is one sector longer than a round size"
-                                    : "the whole length of the file"};
+  image->footer = MakeUpFooter(DiskType::kFixed, size.value, kNoOffset, seed);
+  image->footer_from = {Origin::kInferred, size.confidence, size.evidence};
 }
 
 }  // namespace

@@ -22,6 +22,7 @@ enum class SlotState : uint8_t {
   kAbsent,
   kKilled,    // filled with 0xC7: tapdisk has it open, or died
   kPoisoned,  // vhd-util was moving blocks
+  kRemains,   // parts of the signature, and a wrong checksum: headers only
   kNoCookie,  // sound but for the cookie
   kBadChecksum,
   kSound,

@@ -60,8 +60,7 @@ struct Fit {
   bool entries = false;    // the header has as many entries as the disk needs
   double Score() const {
     auto of = [](uint64_t n, double weight) { return static_cast<double>(n) * weight; };
-    return of(exact, 1) + of(multiple, 0.3) + of(at_end, 1) + of(entries, 3) -
-           of(conflicts, 0.5);
+    return of(exact, 1) + of(multiple, 0.3) + of(at_end, 1) + of(entries, 3) - of(conflicts, 0.5);
   }
 };
 
@@ -96,9 +95,8 @@ bool ReadGuest(const Image& image, uint64_t offset, MutableBytes buffer) {
          ReadPadded(*image.source, at, buffer).has_value();
 }
 
-std::optional<uint64_t> SizeByGpt(const Image& image) {
-  std::array<uint8_t, kSectorSize> sector;
-  if (!ReadGuest(image, kSectorSize, sector)) return std::nullopt;
+// The first two sectors of the disk are enough.
+std::optional<uint64_t> SizeByGpt(MutableBytes sector) {
   Bytes gpt = sector;
   uint32_t header_size = LeAt<uint32_t>(gpt, 12);
   if (AsText(gpt.first(8)) != "EFI PART" || header_size < 92 || header_size > kSectorSize) {
@@ -112,28 +110,70 @@ std::optional<uint64_t> SizeByGpt(const Image& image) {
   return (last + 1) * kSectorSize;
 }
 
+// Where the last partition ends; the disk is at least that large. Nothing for a GPT's first sector.
+std::optional<uint64_t> EndByMbr(Bytes sector) {
+  constexpr uint64_t kTable = 446, kEntry = 16, kType = 4, kStart = 8, kLength = 12;
+  constexpr uint8_t kProtective = 0xEE;
+  if (LeAt<uint16_t>(sector, 510) != 0xAA55) return std::nullopt;
+  uint64_t end = 0;
+  for (uint64_t i = 0; i < 4; ++i) {
+    Bytes entry = sector.subspan(kTable + i * kEntry, kEntry);
+    if (entry[kType] == kProtective || (entry[0] & 0x7F) != 0) return std::nullopt;
+    uint64_t start = LeAt<uint32_t>(entry, kStart), length = LeAt<uint32_t>(entry, kLength);
+    if (entry[kType] == 0 || length == 0) continue;
+    if (start < end || start == 0) return std::nullopt;  // no table as tools write it
+    end = start + length;
+  }
+  if (end == 0 || end > kMaxSectors) return std::nullopt;
+  return end * kSectorSize;
+}
+
+}  // namespace
+
+namespace {
+
+struct TableLook {
+  double share = 0;     // of entries that are empty or name a place in the file
+  uint64_t blocks = 0;  // of those, entries that name one
+};
+
+TableLook LookAtTable(const Image& image, uint64_t offset) {
+  auto entries = ReadEntries(image, offset, 128);
+  while (!entries.empty() && entries.back() == 0) entries.pop_back();  // some pad with zeros
+  if (entries.empty()) return {};
+  uint64_t limit = image.file_size / kSectorSize, empty = 0, blocks = 0;
+  for (uint32_t entry : entries) {
+    empty += entry == kUnallocated;
+    blocks += entry < limit && entry * kSectorSize > offset;
+  }
+  return {static_cast<double>(empty + blocks) / static_cast<double>(entries.size()), blocks};
+}
+
 }  // namespace
 
 bool LooksLikeTable(const Image& image, uint64_t offset) {
-  auto entries = ReadEntries(image, offset, 128);
-  if (entries.empty()) return false;
-  uint64_t limit = image.file_size / kSectorSize, fit = 0;
-  for (uint32_t entry : entries) {
-    fit += entry == kUnallocated || (entry < limit && entry * kSectorSize > offset);
-  }
-  return fit * 10 >= entries.size() * 9;  // some may be damaged
+  constexpr double kEnough = 0.9;  // some may be damaged
+  return LookAtTable(image, offset).share >= kEnough;
 }
 
 Inferred InferTableOffset(const Image& image) {
-  uint64_t usual = image.header_offset + kHeaderSize;
+  const uint64_t usual = image.header_offset + kHeaderSize;
   if (LooksLikeTable(image, usual)) {
     return {usual, 0.9, "a block table stands right behind the dynamic header"};
   }
   if (LooksLikeTable(image, kDefaultTableOffset)) {
     return {kDefaultTableOffset, 0.9, "a block table stands at its usual place"};
   }
+  // All programs put it there, so much of it may be damaged.
+  constexpr double kRemains = 0.25;
+  for (uint64_t at : {usual, kDefaultTableOffset}) {
+    if (LookAtTable(image, at).share >= kRemains) {
+      return {at, 0.7, "the remains of a block table stand at its usual place"};
+    }
+  }
+  // Elsewhere it takes blocks to tell one from a sector bitmap.
   for (uint64_t at = usual; at < 2 * kMiB && at < image.file_size; at += kSectorSize) {
-    if (LooksLikeTable(image, at)) {
+    if (LookAtTable(image, at).blocks >= 2 && LooksLikeTable(image, at)) {
       return {at, 0.6, fmt::format("what stands at {} looks like a block table", Hex(at))};
     }
   }
@@ -177,11 +217,33 @@ Inferred InferBlockSize(const Image& image, uint64_t table_offset) {
 Inferred InferDiskSize(const Image& image) {
   uint64_t largest = SaturatingMul(image.bat_entries, image.block_size);
   uint64_t smallest = largest - std::min(largest, 2 * image.block_size);
-  if (auto size = SizeByGpt(image); size && *size > smallest && *size <= largest) {
-    return {*size, 0.95, "the guest's partition table ends there"};
+  std::array<uint8_t, kSectorSize> sector;
+  if (ReadGuest(image, kSectorSize, sector)) {
+    if (auto size = SizeByGpt(sector); size && *size > smallest && *size <= largest) {
+      return {*size, 0.95, "the guest's partition table ends there"};
+    }
   }
   uint64_t limit = std::min(largest, kMaxSectors * kSectorSize);
   return {limit, 0.6, "as much as the block table has entries for"};
+}
+
+Inferred InferFixedSize(const Image& image) {
+  const uint64_t payload = AlignUp(image.DataEnd(), kSectorSize);
+  const bool killed = image.trailing.state != SlotState::kAbsent;
+  std::array<uint8_t, 2 * kSectorSize> start{};
+  std::vector<HostRange> bad;
+  if (image.file_size >= start.size()) ReadTolerant(*image.source, 0, start, &bad);
+  auto gpt = SizeByGpt(MutableBytes(start).subspan(kSectorSize));
+  if (gpt && (*gpt >= payload || (!killed && *gpt + kFooterSize == payload))) {
+    return {*gpt, 0.95, "the guest's partition table ends there"};
+  }
+  if (killed) return {payload, 0.7, "the data in front of the blanked-out footer"};
+  if (image.file_size % kMiB == kFooterSize) {
+    return {payload - kFooterSize, 0.7, "the file is one sector longer than a round size"};
+  }
+  auto mbr = EndByMbr(Bytes(start).first(kSectorSize));
+  if (mbr && *mbr > payload) return {*mbr, 0.6, "the guest's last partition ends there"};
+  return {payload, 0.4, "the whole length of the file"};
 }
 
 }  // namespace imgfsck::vhd

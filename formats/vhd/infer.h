@@ -26,6 +26,9 @@ inline constexpr double kSpacingTells = 0.7;
 Inferred InferBlockSize(const Image& image, uint64_t table_offset);
 // Size of a dynamic disk whose footers are both lost; needs the table.
 Inferred InferDiskSize(const Image& image);
+// Size of a fixed disk whose footer is lost; more than the file holds when the guest's partition
+// table says that the end is cut off.
+Inferred InferFixedSize(const Image& image);
 // False when blocks of this size would lie over each other.
 bool BlocksLieApart(const Image& image, uint64_t table_offset, uint64_t block_size);
 // True when nearly all of 128 entries at `offset` (fewer at the end) could be a table of block

@@ -38,6 +38,17 @@ Status FillWithOnes(ByteStore* store, uint64_t begin, uint64_t end) {
   return Ok();
 }
 
+// Anything else may be a block that the table has lost.
+bool HoldsOnlyFiller(const ByteSource& source, uint64_t begin, uint64_t end) {
+  ByteVector piece;
+  for (; begin < end; begin += piece.size()) {
+    piece.resize(std::min(kPiece, end - begin));
+    if (!ReadPadded(source, begin, piece)) return false;
+    if (!std::ranges::all_of(piece, [](uint8_t b) { return b == 0 || b == 0xFF; })) return false;
+  }
+  return true;
+}
+
 uint64_t TableBytes(uint64_t entries) { return AlignUp(entries * 4, kSectorSize); }
 
 }  // namespace
@@ -109,7 +120,7 @@ bool VhdDriver::TableHasRoom(uint64_t entries) const {
   bool free = true;
   ForEachBlock(*image_, 0, image_->bat_entries,
                [&](uint64_t, uint32_t entry) { free = free && entry * kSectorSize >= end; });
-  return free;
+  return free && HoldsOnlyFiller(*image_->source, image_->bat_offset + image_->BatBytes(), end);
 }
 
 Status VhdDriver::GrowTable(uint64_t entries) {

@@ -48,16 +48,31 @@ Result<ByteVector> MapOfFullBlocks(Editor* editor, uint64_t bytes) {
   return map;
 }
 
+// Claimed by nothing, and with no room for a block that the table may have lost, or nothing in it.
 bool IsFree(const Editor& editor, uint64_t offset, uint64_t length) {
   const Image& image = editor.image();
   if (!RangeFits(offset, length, image.DataEnd())) return false;
+  uint64_t gap_end = image.DataEnd();
   for (const MetaRegion& r : image.regions) {
-    bool own = r.kind == "batmap";
-    if (!own && offset < r.end() && r.offset < offset + length) return false;
+    if (r.kind == "batmap" || r.end() <= offset) continue;
+    if (r.offset < offset + length) return false;
+    gap_end = std::min(gap_end, r.offset);
   }
-  return std::ranges::none_of(editor.state().blocks, [&](const Block& b) {
-    return offset < b.offset() + image.BlockLength() && b.offset() < offset + length;
-  });
+  for (const Block& b : editor.state().blocks) {
+    if (b.offset() + image.BlockLength() <= offset) continue;
+    if (b.offset() < offset + length) return false;
+    gap_end = std::min(gap_end, b.offset());
+  }
+  return gap_end - offset < image.BlockLength() ||
+         ClassifyContent(image, MakeHostRange(offset, length)) <= Content::kFiller;
+}
+
+// Right behind its header, as everybody writes it, or a map that its checksum vouches for.
+bool PlaceOfMapTrusted(const Image& image, uint64_t covered) {
+  if (image.batmap->offset == image.batmap_offset + kBatmapHeaderSize) return true;
+  ByteVector map(std::min(covered, image.BatmapBytes()));
+  return ReadPadded(*image.source, image.batmap->offset, map) &&
+         MapChecksum(map, image.batmap->version) == image.batmap->checksum;
 }
 
 Result<PassOutcome> Run(const PassContext& context) {
@@ -78,7 +93,7 @@ Result<PassOutcome> Run(const PassContext& context) {
     return outcome;
   }
   IMG_ASSIGN_OR_RETURN(ByteVector map, MapOfFullBlocks(&editor, bytes));
-  if (!image.BatmapUsable() || MapIsShared(image)) {
+  if (!image.BatmapUsable() || MapIsShared(image) || !PlaceOfMapTrusted(image, covered)) {
     header.offset = image.batmap_offset + kBatmapHeaderSize;
     header.sectors = static_cast<uint32_t>(bytes / kSectorSize);
     if (!IsFree(editor, header.offset, bytes)) {

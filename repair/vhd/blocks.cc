@@ -9,6 +9,7 @@
 #include "base/checked.h"
 #include "base/interrupt.h"
 #include "formats/vhd/bat.h"
+#include "repair/vhd/claims.h"
 #include "repair/vhd/passes.h"
 
 namespace imgfsck::vhd {
@@ -59,6 +60,13 @@ class BlockPass {
       if (block_end > image_.file_size && !cut) return Ok();  // first -r all has to settle that
       end = std::max(end, block_end);
       if (block_end > image_.file_size) LoseTail(block);
+    }
+    // What stands behind the footer may be a block that the table has lost.
+    uint64_t behind = image_.DataEnd() + image_.trailing.length;
+    if (image_.trailing.state != SlotState::kAbsent && behind < image_.file_size &&
+        ClassifyContent(image_, MakeHostRange(behind, image_.file_size - behind)) >
+            Content::kSuperseded) {
+      end = std::max(end, image_.file_size);
     }
     IMG_RETURN_IF_ERROR(editor_.EndFileWith(image_.footer, AlignUp(end, kSectorSize)));
     ++outcome_.changes;
@@ -117,27 +125,14 @@ class BlockPass {
     return editor_.Fill(image_.bat_offset + first * 4, count * 4, 0xFF);
   }
 
-  // Blocks in file order: who lies clear of all that stay, stays; of several at one place the one
-  // whose neighbours in the table are its neighbours in the file.
   void JudgeSharing() {
     if (!editor_.AskedAny({Problem::kVhdBatEntryDuplicate, Problem::kVhdBatEntryOverlap})) return;
-    uint64_t taken = 0;  // end of the last block that stays
-    for (size_t i = 0; i < blocks_.size();) {
-      size_t next = i;
-      while (next < blocks_.size() && blocks_[next].sector == blocks_[i].sector) ++next;
-      size_t stays = next;
-      if (blocks_[i].offset() >= taken) {
-        stays = i;
-        for (size_t k = i + 1; k < next; ++k) {
-          if (NeighbourFit(image_, blocks_[k]) > NeighbourFit(image_, blocks_[stays])) stays = k;
-        }
-        taken = blocks_[i].offset() + image_.BlockLength();
-      }
-      for (size_t k = i; k < next; ++k) {
-        if (k != stays && MayMove(blocks_[k])) movers_.push_back(blocks_[k]);
-      }
-      i = next;
+    for (const Loser& loser : JudgeClaims(image_, blocks_)) {
+      if (loser.shares) Move(loser.block);
     }
+  }
+  void Move(const Block& block) {
+    if (MayMove(block)) movers_.push_back(block);
   }
 
   // A copy of a block that the file's end cuts would pass missing bytes off as zeros.

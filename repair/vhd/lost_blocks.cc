@@ -15,23 +15,40 @@ constexpr uint64_t kAlignment = 4096;  // libvhd and tapdisk put a block's data 
 
 class Finder {
  public:
-  Finder(const Image& image, const CheckState& state) : image_(image), state_(state) {
+  Finder(const Image& image, const std::vector<Block>& blocks) : image_(image), blocks_(blocks) {
     auto is_aligned = [&](const Block& b) {
       return (b.offset() + image.bitmap_bytes) % kAlignment == 0;
     };
-    aligned_ = !state.blocks.empty() && std::ranges::all_of(state.blocks, is_aligned);
+    aligned_ = !blocks.empty() && std::ranges::all_of(blocks, is_aligned);
   }
 
   Result<std::vector<LostBlocks>> Run() {
-    for (const Gap& gap : state_.gaps) {
-      IMG_RETURN_IF_ERROR(CheckStop());
-      if (gap.host.length < image_.BlockLength()) continue;
-      if (ClassifyContent(image_, gap.host) == Content::kData) Look(gap.host);
+    uint64_t at = 0, done = 0;
+    auto region = image_.regions.begin();
+    auto pass_regions = [&](uint64_t limit) {
+      for (; region != image_.regions.end() && region->offset < limit; ++region) {
+        GapBetween(at, region->offset);
+        at = std::max(at, region->end());
+      }
+    };
+    for (const Block& block : blocks_) {
+      if (++done % 4096 == 0) IMG_RETURN_IF_ERROR(CheckStop());
+      pass_regions(block.offset());
+      GapBetween(at, block.offset());
+      at = std::max(at, block.offset() + image_.BlockLength());
     }
+    pass_regions(image_.DataEnd());
+    GapBetween(at, image_.DataEnd());
     return std::move(found_);
   }
 
  private:
+  void GapBetween(uint64_t begin, uint64_t end) {
+    if (end < begin + image_.BlockLength()) return;
+    HostRange gap = MakeHostRange(begin, end - begin);
+    if (ClassifyContent(image_, gap) == Content::kData) Look(gap);
+  }
+
   void Look(const HostRange& gap) {
     const uint64_t length = image_.BlockLength(), begin = gap.offset.value;
     if (gap.length % length == 0) {
@@ -91,15 +108,16 @@ class Finder {
   }
 
   const Image& image_;
-  const CheckState& state_;
+  const std::vector<Block>& blocks_;
   bool aligned_ = false;
   std::vector<LostBlocks> found_;
 };
 
 }  // namespace
 
-Result<std::vector<LostBlocks>> FindLostBlocks(const Image& image, const CheckState& state) {
-  return Finder(image, state).Run();
+Result<std::vector<LostBlocks>> FindLostBlocks(const Image& image,
+                                               const std::vector<Block>& blocks) {
+  return Finder(image, blocks).Run();
 }
 
 }  // namespace imgfsck::vhd

@@ -14,8 +14,10 @@ struct LostBlocks {
   uint64_t stride = 0;  // from one to the next: the length of a block, or that up to 4 KiB
 };
 
-// In ascending order. A gap with data that is as long as whole blocks is taken for blocks; of
-// another gap its beginning or its end is, when what stands there is as a sector bitmap would be.
-Result<std::vector<LostBlocks>> FindLostBlocks(const Image& image, const CheckState& state);
+// In ascending order; `blocks`, ascending, are those that the table names rightly. A gap with data
+// that is as long as whole blocks is taken for blocks; of another gap its beginning or its end is,
+// when what stands there is as a sector bitmap would be.
+Result<std::vector<LostBlocks>> FindLostBlocks(const Image& image,
+                                               const std::vector<Block>& blocks);
 
 }  // namespace imgfsck::vhd

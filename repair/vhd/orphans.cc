@@ -10,10 +10,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <unordered_set>
 
 #include "base/checked.h"
 #include "base/interrupt.h"
 #include "formats/vhd/bat.h"
+#include "repair/vhd/claims.h"
 #include "repair/vhd/lost_blocks.h"
 #include "repair/vhd/passes.h"
 
@@ -25,10 +27,11 @@ constexpr size_t kMostBad = 1 << 20;  // impossible entries remembered
 bool Wanted(const CheckReport& report, const RepairOptions& options) {
   bool all = options.mode == RepairMode::kAll;
   return all && options.orphans != OrphanPolicy::kFree && StateOf(report).image->sparse() &&
-         report.findings.Has(Problem::kVhdBatLeakedSpace);
+         (report.findings.Has(Problem::kVhdBatLeakedSpace) ||
+          report.findings.Has(Problem::kVhdBatEntryOverlap));
 }
 
-struct Match {
+struct Link {
   uint64_t offset = 0, index = 0;
   double confidence = 0;
 };
@@ -36,11 +39,15 @@ struct Match {
 class OrphanPass {
  public:
   explicit OrphanPass(const PassContext& context)
-      : editor_(context), image_(editor_.image()), state_(editor_.state()) {}
+      : editor_(context),
+        image_(editor_.image()),
+        state_(editor_.state()),
+        first_(context.first != nullptr ? *context.first : context.report) {}
 
   Result<PassOutcome> Run() {
     if (image_.header_state != SlotState::kSound || !editor_.FooterTrusted()) return outcome_;
-    IMG_ASSIGN_OR_RETURN(orphans_, FindLostBlocks(image_, state_));
+    SetLosersAside();
+    IMG_ASSIGN_OR_RETURN(orphans_, FindLostBlocks(image_, blocks_));
     if (orphans_.empty()) return outcome_;
     MeasureOrder();
     IMG_RETURN_IF_ERROR(FindHoles());
@@ -48,13 +55,26 @@ class OrphanPass {
     MatchByCount();
     for (const LostBlocks& orphan : orphans_) MatchByNeighbours(orphan, false);
     if (matches_.empty()) MatchOnlyHole();
-    for (const Match& match : matches_) IMG_RETURN_IF_ERROR(Relink(match));
+    for (const Link& match : matches_) IMG_RETURN_IF_ERROR(Relink(match));
     for (const LostBlocks& orphan : orphans_) outcome_.orphans.kept += orphan.blocks;
     outcome_.orphans.kept -= std::min(outcome_.orphans.kept, outcome_.orphans.relinked);
     return outcome_;
   }
 
  private:
+  void SetLosersAside() {
+    std::vector<Block> losers;
+    for (const Loser& loser : JudgeClaims(image_, state_.blocks)) {
+      unsure_ = unsure_ || !loser.surely;
+      if (!loser.surely) continue;
+      losers.push_back(loser.block);
+      wrong_.push_back(loser.block.index);
+    }
+    std::ranges::sort(losers);
+    std::ranges::sort(wrong_);
+    std::ranges::set_difference(state_.blocks, losers, std::back_inserter(blocks_));
+  }
+
   bool Impossible(uint32_t sector) const {
     uint64_t start = uint64_t{sector} * kSectorSize;
     return sector != kUnallocated && (start >= image_.file_size || !image_.ClearOfMetadata(start));
@@ -82,7 +102,7 @@ class OrphanPass {
         } else if (run.values[i] == kUnallocated) {
           ++empty_;
           last_empty_ = run.first + i;
-        } else if (Impossible(run.values[i])) {
+        } else if (Impossible(run.values[i]) || std::ranges::binary_search(wrong_, run.first + i)) {
           AddBad(run.first + i);
         }
       }
@@ -112,15 +132,15 @@ class OrphanPass {
   // The stored block that begins at `offset`; kNone when there is none.
   static constexpr uint64_t kNone = UINT64_MAX;
   uint64_t IndexAt(uint64_t offset) const {
-    auto at = std::ranges::lower_bound(state_.blocks, offset, {}, &Block::offset);
-    return at == state_.blocks.end() || at->offset() != offset ? kNone : at->index;
+    auto at = std::ranges::lower_bound(blocks_, offset, {}, &Block::offset);
+    return at == blocks_.end() || at->offset() != offset ? kNone : at->index;
   }
 
   // How often the next block in the file is the next of the disk.
   void MeasureOrder() {
     double pairs = 0, in_order = 0;
-    for (size_t i = 1; i < state_.blocks.size(); ++i) {
-      const Block &a = state_.blocks[i - 1], &b = state_.blocks[i];
+    for (size_t i = 1; i < blocks_.size(); ++i) {
+      const Block &a = blocks_[i - 1], &b = blocks_[i];
       if (b.offset() != a.offset() + image_.BlockLength()) continue;
       ++pairs;
       in_order += b.index == a.index + 1;
@@ -147,7 +167,7 @@ class OrphanPass {
       return;
     }
     // In a disk whose blocks lie in no order, neighbours are neighbours by chance now and then.
-    double by_chance = 2 / static_cast<double>(state_.blocks.size() + 1);
+    double by_chance = 2 / static_cast<double>(blocks_.size() + 1);
     double confidence = ordered ? 0.95 : 1 - by_chance;
     if (between && bad_left_ == 0 && AllHoles(before + 1, count) &&
         confidence >= kLeastConfidence) {
@@ -165,45 +185,57 @@ class OrphanPass {
     uint64_t blocks = 0;
     std::vector<const LostBlocks*> left;
     for (const LostBlocks& orphan : orphans_) {
-      bool matched =
-          std::ranges::any_of(matches_, [&](const Match& m) { return m.offset == orphan.offset; });
-      if (matched) continue;
+      if (matched_.contains(orphan.offset)) continue;
       left.push_back(&orphan);
       blocks += orphan.blocks;
     }
     bad_left_ = entries.size();
-    bool ordered = sequential_ >= kMostlySequential || state_.blocks.empty();
+    bool ordered = sequential_ >= kMostlySequential || blocks_.empty();
     if (blocks == 0 || entries.size() != blocks || (blocks > 1 && !ordered)) return;
     size_t next = 0;
     for (const LostBlocks* orphan : left) {
       for (uint64_t i = 0; i < orphan->blocks; ++i) {
-        matches_.push_back(
-            {orphan->offset + i * orphan->stride, entries[next++], blocks == 1 ? 0.9 : 0.7});
+        Match(orphan->offset + i * orphan->stride, entries[next++], blocks == 1 ? 0.9 : 0.7);
       }
     }
     bad_left_ = 0;
   }
 
+  // Only where nothing else is wrong with the table: a damaged entry may have lost that block, too.
   void MatchOnlyHole() {
-    if (bad_left_ == 0 && empty_ == 1 && orphans_.size() == 1 && orphans_.front().blocks == 1) {
+    if (bad_left_ == 0 && !unsure_ && !TableWasDamaged() && empty_ == 1 && orphans_.size() == 1 &&
+        orphans_.front().blocks == 1) {
       Assign(orphans_.front(), last_empty_, 0.9);
     }
   }
 
-  bool Taken(uint64_t index) const {
-    return std::ranges::any_of(matches_, [&](const Match& m) { return m.index == index; });
+  bool TableWasDamaged() const {
+    for (Problem problem : {Problem::kVhdBatEntryInMetadata, Problem::kVhdBatEntryPastEof,
+                            Problem::kVhdBatEntryTailTruncated, Problem::kVhdBatEntryOverlapsFooter,
+                            Problem::kVhdBatEntryDuplicate, Problem::kVhdBatEntryOverlap}) {
+      if (first_.findings.Has(problem)) return true;
+    }
+    return false;
   }
 
+  bool Taken(uint64_t index) const { return taken_.contains(index); }
+
   void Assign(const LostBlocks& orphan, uint64_t first, double confidence) {
+    if (matched_.contains(orphan.offset)) return;
     for (uint64_t i = 0; i < orphan.blocks; ++i) {
       if (Taken(first + i)) return;
     }
     for (uint64_t i = 0; i < orphan.blocks; ++i) {
-      matches_.push_back({orphan.offset + i * orphan.stride, first + i, confidence});
+      Match(orphan.offset + i * orphan.stride, first + i, confidence);
     }
   }
+  void Match(uint64_t offset, uint64_t index, double confidence) {
+    matches_.push_back({offset, index, confidence});
+    matched_.insert(offset);
+    taken_.insert(index);
+  }
 
-  Status Relink(const Match& match) {
+  Status Relink(const Link& match) {
     IMG_RETURN_IF_ERROR(
         editor_.WriteEntry(match.index, static_cast<uint32_t>(match.offset / kSectorSize)));
     GuestRange guest = GuestOf(image_, match.index);
@@ -222,7 +254,11 @@ class OrphanPass {
   Editor editor_;
   const Image& image_;
   const CheckState& state_;
+  const CheckReport& first_;  // before any pass
   PassOutcome outcome_;
+  std::vector<Block> blocks_;    // that lie where they should, ascending
+  std::vector<uint64_t> wrong_;  // entries that surely name another's place, ascending
+  bool unsure_ = false;          // of blocks that share bytes nothing says which is right
   std::vector<LostBlocks> orphans_;
   std::vector<uint64_t> bad_;  // entries that have surely lost a block, ascending
   uint64_t bad_left_ = 0;      // of those, without a match
@@ -231,7 +267,8 @@ class OrphanPass {
   uint64_t map_piece_ = 0;
   static constexpr double kMostlySequential = 0.7, kLeastConfidence = 0.85;
   double sequential_ = 0;  // share of blocks that lie in the disk's order
-  std::vector<Match> matches_;
+  std::vector<Link> matches_;
+  std::unordered_set<uint64_t> matched_, taken_;  // offsets and entries of matches_
 };
 
 Result<PassOutcome> Run(const PassContext& context) { return OrphanPass(context).Run(); }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Puts the trailing footer where it belongs: behind the last block, or behind the data of a fixed
 // disk. Cuts off only what cannot be data, and only when the block table is sound.
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/checked.h"
@@ -119,8 +121,11 @@ class PlacePass {
     Footer footer = image_.footer;
     if (Missing()) {
       if (!AskedForMissing()) return Ok();
-      outcome_.notes.push_back("footer made up: " + image_.footer_from.evidence);
-      return End(footer, footer.current_size);
+      return EndMadeUp(footer);
+    }
+    if (!editor_.FooterTrusted()) {
+      outcome_.notes.push_back("the footer is moved once it is sound");
+      return Ok();
     }
     if (editor_.Asked(Problem::kVhdGeometryExceedsSize)) {
       if (GeometryIsDamage()) return ShrinkGeometry();
@@ -134,6 +139,18 @@ class PlacePass {
       return End(footer, image_.trailing.offset);
     }
     return Ok();
+  }
+
+  // What the file lacks of the disk, and of its last sector, is lost.
+  Status EndMadeUp(const Footer& footer) {
+    uint64_t size = footer.current_size, kept = AlignDown(image_.DataEnd(), kSectorSize);
+    if (kept < size) {
+      outcome_.changed.push_back(OfDisk(MakeGuestRange(kept, size - kept)));
+      outcome_.lost = outcome_.changed;
+    }
+    outcome_.particulars.push_back(fmt::format("footer made up, the disk has {} bytes: {}", size,
+                                               image_.footer_from.evidence));
+    return End(footer, size);
   }
 
   Status FixedSize(Footer footer) {

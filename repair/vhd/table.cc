@@ -142,6 +142,19 @@ Status GrowTable(Editor* editor, uint64_t entries, DynHeader* header, PassOutcom
         fmt::format("the block table was not enlarged: {} bytes would have to move", copied));
     return Ok();
   }
+  // A block that the table has lost may stand in the way, too.
+  auto holds_data = [&](uint64_t end) {
+    uint64_t begin = image.bat_offset + image.BatBytes();
+    return std::ranges::any_of(editor->state().gaps, [&](const Gap& gap) {
+      uint64_t from = std::max(begin, gap.host.offset.value), to = std::min(end, gap.host.end());
+      return from < to && ClassifyContent(image, MakeHostRange(from, to - from)) > Content::kFiller;
+    });
+  };
+  if (holds_data(room.needed_end)) {
+    outcome->notes.push_back("the block table cannot grow: unknown data stands behind it");
+    return Ok();
+  }
+  if (holds_data(room.end)) room.end = room.needed_end;
   if (room.needed_end > image.DataEnd()) {
     IMG_RETURN_IF_ERROR(editor->EndFileWith(image.footer, room.needed_end));
   }
