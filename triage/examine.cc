@@ -9,6 +9,7 @@
 #include "base/interrupt.h"
 #include "triage/facts_io.h"
 #include "triage/identify.h"
+#include "triage/policy/policy.h"
 
 namespace imgfsck {
 namespace {
@@ -23,14 +24,15 @@ class Examination {
   void Run() {
     Stage("identify");
     Identify();
-    Send(Part::kIdentity, facts_.identity);
+    Stage("policy");
+    Policy();
     if (subject_.format != nullptr) {
       Stage("check");
       Check();
       Send(Part::kCheck, facts_.check);
     }
-    NoteLimits();
-    Send(Part::kReasons, facts_.reasons);
+    Stage("conclude");
+    Conclude();
     if (!StopRequested()) sender_.Send(static_cast<uint32_t>(Part::kEnd), "");
   }
 
@@ -42,34 +44,34 @@ class Examination {
     sender_.Send(static_cast<uint32_t>(part), packer.bytes());
   }
   void Stage(const char* name) { sender_.Send(static_cast<uint32_t>(Part::kStage), name); }
-  Reason& Add(ReasonCode code, std::string detail = {}) {
-    Reason& reason = facts_.reasons.emplace_back();
-    reason.code = code;
-    reason.detail = std::move(detail);
-    return reason;
+  void Add(ReasonCode code, std::string detail = {}) {
+    facts_.reasons.push_back({code, 0, 0, {}, std::move(detail)});
   }
 
   void Identify() {
     subject_ = OpenSubject(found_, &facts_.identity);
-    if (subject_.damaged_header) Add(ReasonCode::kBrokenHeader);
-    const IdentityFacts& id = facts_.identity;
-    if (id.kind == FileKind::kImage && !id.examined) Add(ReasonCode::kFormatUnchecked);
+    Send(Part::kIdentity, facts_.identity);
   }
 
-  // What stood in the way of the examination.
-  void NoteLimits() {
+  // Sent at once, and again with what came after: a crash in the check costs none of these.
+  void Policy() {
+    if (!subject_.file) return;
+    facts_.reasons = FindReasons(subject_, facts_.identity, options_.policy);
+    Send(Part::kReasons, facts_.reasons);
+  }
+
+  // What the check has to say about it, and what stood in its way.
+  void Conclude() {
+    if (!subject_.file) return;
     const IdentityFacts& id = facts_.identity;
+    for (Reason& reason : ReasonsOfFindings(facts_.check, *subject_.file)) {
+      facts_.reasons.push_back(std::move(reason));
+    }
     const bool image = id.kind == FileKind::kImage;
     if (image && !id.trouble.empty()) Add(ReasonCode::kUnreadable, id.trouble);
     if (!facts_.check.trouble.empty()) Add(ReasonCode::kUnreadable, facts_.check.trouble);
-    for (const Finding& finding : facts_.check.findings) {
-      if (finding.problem != Problem::kImageUnreadable) continue;
-      Reason& reason = Add(ReasonCode::kUnreadable, finding.detail);
-      if (!finding.host) continue;
-      reason.offset = finding.host->offset.value;
-      reason.length = finding.host->length;
-    }
-    if (subject_.file && subject_.Changed(found_)) Add(ReasonCode::kChanged);
+    if (subject_.Changed(found_)) Add(ReasonCode::kChanged);
+    Send(Part::kReasons, facts_.reasons);
   }
 
   void Check() {

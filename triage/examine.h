@@ -6,6 +6,7 @@
 
 #include "triage/facts.h"
 #include "triage/inventory.h"
+#include "triage/policy/policy.h"
 #include "triage/worker_pool.h"
 
 namespace imgfsck {
@@ -14,6 +15,7 @@ struct ExamineOptions {
   bool deep = false;
   unsigned threads = 1;
   size_t max_findings = 1000;  // kept, of each problem
+  PolicyOptions policy;
 };
 
 // In a worker.

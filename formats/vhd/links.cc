@@ -9,9 +9,13 @@
 namespace imgfsck::vhd {
 
 std::vector<ParentPointer> ParentPointers(const Image& image) {
+  return ParentPointers(image, image.header);
+}
+
+std::vector<ParentPointer> ParentPointers(const Image& image, const DynHeader& header) {
   std::vector<ParentPointer> pointers;
   for (size_t i = 0; i < kLocatorCount; ++i) {
-    ParentPointer pointer{i, image.header.locators[i], false, {}, {}};
+    ParentPointer pointer{i, header.locators[i], false, {}, {}};
     const Locator& locator = pointer.locator;
     if (locator.code == kLocatorNone) continue;
     pointer.in_file = locator.data_length > 0 && locator.data_length <= kMaxLocatorBytes &&
@@ -29,9 +33,11 @@ std::vector<ParentPointer> ParentPointers(const Image& image) {
   return pointers;
 }
 
-DecodedText ParentName(const Image& image) {
+DecodedText ParentName(const Image& image) { return ParentName(image.header); }
+
+DecodedText ParentName(const DynHeader& header) {
   // Whoever wrote a name behind the first NUL did not mean it to be read.
-  Bytes name = image.header.ParentName();
+  Bytes name = header.ParentName();
   size_t end = 0;
   while (end + 2 <= name.size() && BeAt<uint16_t>(name, end) != 0) end += 2;
   return DecodeUtf16(name.first(end), ByteOrder::kBig);

@@ -21,10 +21,12 @@ struct ParentPointer {
   DecodedText text;
   std::string path;  // for this host; may be empty
 };
-// The locators that are in use, by slot.
+// The locators that are in use, by slot: of the header to go by, or of another one.
 std::vector<ParentPointer> ParentPointers(const Image& image);
+std::vector<ParentPointer> ParentPointers(const Image& image, const DynHeader& header);
 
 DecodedText ParentName(const Image& image);
+DecodedText ParentName(const DynHeader& header);
 
 // Paths under which the parent may be found, best first, each once: relative ones count from the
 // child's directory (sheet §7).

@@ -25,7 +25,7 @@ constexpr const char* kFooter =
 
 // The texts as read; turned into types afterwards.
 struct Raw {
-  std::string policy = "openstack", fail_on = "leak", max_memory, max_time;
+  std::string policy = "openstack", fail_on = "leak", max_memory, max_time, max_disk;
   bool quiet = false, verbose = false;
 };
 
@@ -35,6 +35,8 @@ void Declare(CLI::App& app, ImgtriageOptions& o, Raw& raw) {
       ->type_name("FILE");
   app.add_option("--policy", raw.policy, "What makes an image unsafe to open")
       ->type_name("openstack|kubevirt|strict");
+  app.add_option("--max-disk", raw.max_disk, "A disk larger than this is absurd (64T)")
+      ->type_name("SIZE");
   app.add_flag("--list-reasons", o.list_reasons, "List every reason that a verdict can have");
   app.add_option("--fail-on", raw.fail_on, "The lowest severity of damage that needs a look")
       ->type_name("corruption|leak|warning");
@@ -74,6 +76,11 @@ std::optional<std::string> Interpret(const Raw& raw, ImgtriageOptions* o) {
       return "--max-memory takes a size from 16M on";
     }
     o->limits.memory = *size;
+  }
+  if (!raw.max_disk.empty()) {
+    const auto size = ParseSize(raw.max_disk);
+    if (!size) return "--max-disk takes a size";
+    o->policy_options.max_disk = *size;
   }
   if (!raw.max_time.empty()) {
     const auto seconds = ParseSize(raw.max_time);

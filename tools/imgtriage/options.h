@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "model/problem.h"
+#include "triage/policy/policy.h"
 #include "triage/reasons.h"
 #include "triage/worker_pool.h"
 
@@ -16,6 +17,7 @@ struct ImgtriageOptions {
   std::vector<std::string> paths;
   std::string json;
   Policy policy = Policy::kOpenstack;
+  PolicyOptions policy_options;
   Severity fail_on = Severity::kLeak;
   unsigned jobs = 0;  // 0: all cores
   WorkerLimits limits;

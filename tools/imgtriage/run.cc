@@ -105,6 +105,7 @@ class Triage {
     ExamineOptions examine;
     examine.deep = options_.deep;
     examine.max_findings = options_.max_findings;
+    examine.policy = options_.policy_options;
     examine.threads = static_cast<unsigned>(
         std::max<size_t>(1, options_.jobs / std::max<size_t>(1, files.size())));
     return RunWorkers(

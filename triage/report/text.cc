@@ -22,6 +22,7 @@ constexpr std::array<Heading, 5> kHeadings = {{{"UNSAFE", "\x1b[31m"},
                                                {"DAMAGED", "\x1b[33m"},
                                                {"SOUND", "\x1b[32m"},
                                                {"NO IMAGE", ""}}};
+constexpr Heading kUnchecked = {"UNCHECKED", "\x1b[36m"};  // nothing against it, little known
 
 class TriageText {
  public:
@@ -52,8 +53,7 @@ class TriageText {
     out_.Put('\n');
   }
 
-  void PutHeading(Attention attention, std::string_view rest) {
-    const Heading& heading = kHeadings[static_cast<size_t>(attention)];
+  void PutHeading(const Heading& heading, std::string_view rest) {
     if (options_.colour) out_.Put(heading.colour);
     out_.Put(heading.word);
     if (options_.colour) out_.Put("\x1b[0m");
@@ -64,7 +64,7 @@ class TriageText {
     const IdentityFacts& id = file.facts.identity;
     std::string text = Printable(file.file.path);
     if (!id.trouble.empty()) text += ": " + Printable(id.trouble);
-    PutHeading(Attention::kNotAnImage, text);
+    PutHeading(kHeadings.back(), text);
   }
 
   void PutImage(const TriagedFile& file, Attention attention) {
@@ -76,7 +76,9 @@ class TriageText {
       if (id.examined) what += fmt::format(", disk of {}", HumanSize(id.virtual_size));
       what += fmt::format(", file of {}", HumanSize(id.file_size));
     }
-    PutHeading(attention, fmt::format("{}: {}", Printable(file.file.path), what));
+    const bool unchecked = attention == Attention::kSound && !id.examined;
+    PutHeading(unchecked ? kUnchecked : kHeadings[static_cast<size_t>(attention)],
+               fmt::format("{}: {}", Printable(file.file.path), what));
     for (const std::string& name : file.file.also) Line("    also named " + Printable(name));
     PutReasons(file.facts);
     PutFindings(file.facts.check);

@@ -3,8 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <fstream>
 #include <regex>
 #include <set>
+#include <sstream>
 #include <string>
 
 namespace imgfsck {
@@ -53,6 +56,25 @@ TEST(Reasons, PoliciesHaveNames) {
     EXPECT_EQ(ParsePolicy(ToText(policy)), policy);
   }
   EXPECT_FALSE(ParsePolicy("lenient"));
+}
+
+// docs/security.md holds the table; with IMGFSCK_RENEW_DOCS=1 it is written anew.
+TEST(Reasons, ThePageIsUpToDate) {
+  constexpr char kPage[] = IMGFSCK_SOURCE_DIR "/docs/security.md";
+  std::ifstream in(kPage);
+  std::stringstream text;
+  text << in.rdbuf();
+  std::string page = text.str();
+  const size_t begin = page.find("-->\n") + 4, end = page.find("<!-- end -->");
+  ASSERT_LT(begin, page.size());
+  ASSERT_LE(begin, end);
+  if (std::getenv("IMGFSCK_RENEW_DOCS") != nullptr) {
+    page.replace(begin, end - begin, ReasonsMarkdown());
+    ASSERT_TRUE(std::ofstream(kPage) << page << std::flush);
+    GTEST_SKIP() << "wrote " << kPage;
+  }
+  EXPECT_EQ(page.substr(begin, end - begin), ReasonsMarkdown())
+      << kPage << " is out of date: run this test with IMGFSCK_RENEW_DOCS=1";
 }
 
 }  // namespace
