@@ -32,9 +32,10 @@ struct IdentityFacts {
   std::string format, version;  // "qcow2", "3"
   bool examined = false;        // a format that can be checked, not only recognised
   uint64_t file_size = 0, stored = 0, virtual_size = 0, cluster_size = 0;
-  bool in_use = false;                      // a running program writes to it
-  std::string id, parent_id;                // of formats that have such; hex
-  std::vector<Signature> signatures;        // of the file
+  bool in_use = false;                  // a running program writes to it
+  std::string id, parent_id;            // of formats that have such; hex
+  std::optional<int64_t> parent_mtime;  // Unix time that the image recorded of what it builds on
+  std::vector<Signature> signatures;    // of the file
   std::vector<Signature> guest_signatures;  // of the disk in it
   std::vector<LinkRow> links;
   std::vector<SnapshotRow> snapshots;

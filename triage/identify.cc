@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "formats/vhd/layout.h"
 #include "io/lock.h"
 
 namespace imgfsck {
@@ -53,6 +54,11 @@ void DescribeRows(const ImageRows& rows, IdentityFacts* facts) {
   for (const FieldRow& field : rows.Fields()) {
     if (field.name == "unique_id" && facts->id.empty()) facts->id = field.raw;
     if (field.name == "parent_unique_id") facts->parent_id = field.raw;
+    if (field.value.value_or(0) == 0) continue;
+    if (field.name == "mtime") facts->parent_mtime = static_cast<int64_t>(*field.value);
+    if (field.name == "parent_timestamp") {
+      facts->parent_mtime = vhd::kEpoch + static_cast<int64_t>(*field.value);
+    }
   }
 }
 

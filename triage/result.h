@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "triage/chain_graph.h"
 #include "triage/facts.h"
 #include "triage/inventory.h"
 
@@ -23,13 +24,17 @@ struct TriageResult {
   Severity fail_on = Severity::kLeak;
   size_t max_findings = 1000;      // listed of an image
   std::vector<TriagedFile> files;  // by path
+  ChainGraph chain;
   std::vector<PathError> errors;
   uint64_t directories = 0, symlinks = 0, specials = 0;
 };
 
+// Links the chains, adds the reasons that they give, and judges every file.
+void Conclude(TriageResult* result);
+
 // What makes somebody look at a file: the first that holds.
 enum class Attention : uint8_t { kUnsafe, kUndecidable, kDamaged, kSound, kNotAnImage };
-Attention AttentionFor(const TriagedFile& file, Severity fail_on);
+Attention AttentionFor(const TriageResult& result, size_t file);
 
 // Indices of the files in the order in which to look at them; ties by path.
 std::vector<size_t> OrderOfAttention(const TriageResult& result);

@@ -47,9 +47,7 @@ class Triage {
     IMG_ASSIGN_OR_RETURN(Inventory inventory, TakeInventory(options_.paths));
     Take(std::move(inventory));
     IMG_RETURN_IF_ERROR(ExamineAll());
-    for (TriagedFile& file : result_.files) {
-      file.verdict = Judge(file.facts.reasons, options_.policy);
-    }
+    Conclude(&result_);
     progress_.Clear();
     return WriteReports();
   }

@@ -15,13 +15,20 @@
 namespace imgfsck {
 namespace {
 
+constexpr uint64_t kHead = 4096;  // every format's header, or most of it
+
 class Judgement {
  public:
   Judgement(const Subject& subject, const IdentityFacts& facts, const PolicyOptions& options)
       : subject_(subject), facts_(facts), options_(options), out_(*subject.file) {}
 
   std::vector<Reason> Run() {
-    if (facts_.kind == FileKind::kImage) {
+    if (facts_.kind != FileKind::kImage) return {};
+    // What cannot be read must not be judged as if it were zeros.
+    ByteVector head(std::min<uint64_t>(subject_.file->Size(), kHead));
+    if (auto readable = ReadExact(*subject_.file, 0, head); !readable) {
+      out_.AddAt(ReasonCode::kUnreadable, 0, kHead, readable.error().message);
+    } else {
       Format();
       Polyglot();
       Disguise();

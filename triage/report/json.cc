@@ -12,8 +12,12 @@ namespace {
 
 class FileJson {
  public:
-  FileJson(const TriageResult& result, const TriagedFile& file, JsonWriter& json)
-      : result_(result), file_(file), id_(file.facts.identity), json_(json) {}
+  FileJson(const TriageResult& result, size_t index, JsonWriter& json)
+      : result_(result),
+        index_(index),
+        file_(result.files[index]),
+        id_(file_.facts.identity),
+        json_(json) {}
 
   void Write() {
     json_.BeginObject();
@@ -97,19 +101,47 @@ class FileJson {
     json_.EndArray();
   }
 
+  void PutPaths(std::string_view key, const std::vector<size_t>& files) {
+    json_.Key(key);
+    json_.BeginArray();
+    for (size_t i : files) json_.Value(std::string_view(result_.files[i].file.path));
+    json_.EndArray();
+  }
+
   void PutLinks() {
     json_.Key("links");
     json_.BeginArray();
+    for (size_t e : result_.chain.edges_of[index_]) PutLink(result_.chain.edges[e]);
+    json_.EndArray();
+    PutPaths("used-by", result_.chain.children[index_]);
+  }
+
+  void PutLink(const ChainEdge& edge) {
+    json_.BeginObject();
+    json_.Member("kind", edge.kind);
+    json_.Key("names");
+    json_.BeginArray();
     for (const LinkRow& link : id_.links) {
+      if (link.kind != edge.kind) continue;
       json_.BeginObject();
-      json_.Member("kind", link.kind);
       json_.Member("name", link.name);
-      if (!link.format.empty()) json_.Member("format", link.format);
       json_.Member("offset", link.host_offset);
       json_.Member("length", link.length);
       json_.EndObject();
     }
     json_.EndArray();
+    if (!edge.format.empty()) json_.Member("format", edge.format);
+    json_.Member("state", ToText(edge.state));
+    if (edge.parent) {
+      json_.Member("file", result_.files[*edge.parent].file.path);
+      json_.Member("found-by", ToText(edge.by));
+    }
+    if (edge.state == LinkState::kAmbiguous) PutPaths("candidates", edge.candidates);
+    json_.Key("troubles");
+    json_.BeginArray();
+    for (LinkTrouble trouble : edge.troubles) json_.Value(ToText(trouble));
+    json_.EndArray();
+    json_.EndObject();
   }
 
   void PutSnapshots() {
@@ -167,6 +199,7 @@ class FileJson {
   }
 
   const TriageResult& result_;
+  size_t index_;
   const TriagedFile& file_;
   const IdentityFacts& id_;
   JsonWriter& json_;
@@ -175,9 +208,9 @@ class FileJson {
 }  // namespace
 
 void WriteTriageJson(const TriageResult& result, TextWriter& out) {
-  for (const TriagedFile& file : result.files) {
+  for (size_t i = 0; i < result.files.size(); ++i) {
     JsonWriter json(out);
-    FileJson(result, file, json).Write();
+    FileJson(result, i, json).Write();
     out.Put('\n');
   }
 }

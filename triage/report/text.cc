@@ -12,6 +12,7 @@
 namespace imgfsck {
 namespace {
 
+constexpr size_t kMostChainLines = 1000;
 constexpr size_t kMostLines = 6;  // of reasons, and of findings, of one image
 
 struct Heading {
@@ -32,18 +33,19 @@ class TriageText {
   void Write() {
     for (size_t i : OrderOfAttention(result_)) {
       const TriagedFile& file = result_.files[i];
-      const Attention attention = AttentionFor(file, result_.fail_on);
+      const Attention attention = AttentionFor(result_, i);
       ++counts_[static_cast<size_t>(attention)];
       if (attention == Attention::kNotAnImage) {
         others_ += 1;
         if (options_.verbosity >= 0) PutOther(file);
       } else if (attention != Attention::kSound || options_.verbosity >= 0) {
-        PutImage(file, attention);
+        PutImage(i, attention);
       }
     }
     for (const PathError& error : result_.errors) {
       Line(fmt::format("NOT READ  {}: {}", Printable(error.path), Printable(error.error.message)));
     }
+    if (options_.verbosity >= 0) PutChains();
     PutSummary();
   }
 
@@ -67,7 +69,8 @@ class TriageText {
     PutHeading(kHeadings.back(), text);
   }
 
-  void PutImage(const TriagedFile& file, Attention attention) {
+  void PutImage(size_t index, Attention attention) {
+    const TriagedFile& file = result_.files[index];
     const IdentityFacts& id = file.facts.identity;
     std::string what = "not identified";
     if (!id.format.empty()) {
@@ -80,8 +83,47 @@ class TriageText {
     PutHeading(unchecked ? kUnchecked : kHeadings[static_cast<size_t>(attention)],
                fmt::format("{}: {}", Printable(file.file.path), what));
     for (const std::string& name : file.file.also) Line("    also named " + Printable(name));
+    for (size_t e : result_.chain.edges_of[index]) PutLink(result_.chain.edges[e]);
     PutReasons(file.facts);
     PutFindings(file.facts.check);
+  }
+
+  void PutLink(const ChainEdge& edge) {
+    std::string line = fmt::format("    {}: {}", edge.kind, Printable(edge.names.front()));
+    if (edge.parent) {
+      line += " = " + Printable(result_.files[*edge.parent].file.path);
+    } else {
+      line += fmt::format(" ({})", ToText(edge.state));
+    }
+    for (LinkTrouble trouble : edge.troubles) line += fmt::format(", {}", ToText(trouble));
+    Line(line);
+  }
+
+  // Every file that others build on, with those under it; a file under two stands twice.
+  void PutChains() {
+    const ChainGraph& chain = result_.chain;
+    bool headed = false;
+    for (size_t root = 0; root < result_.files.size(); ++root) {
+      if (chain.children[root].empty() || !IsRoot(root)) continue;
+      if (!headed) Line("chains:");
+      headed = true;
+      std::vector<std::pair<size_t, size_t>> pending = {{root, 1}};  // file, depth
+      for (size_t lines = 0; !pending.empty() && lines < kMostChainLines; ++lines) {
+        const auto [file, depth] = pending.back();
+        pending.pop_back();
+        Line(std::string(2 * depth, ' ') + Printable(result_.files[file].file.path));
+        for (auto child = chain.children[file].rbegin(); child != chain.children[file].rend();
+             ++child) {
+          pending.emplace_back(*child, depth + 1);
+        }
+      }
+      if (!pending.empty()) Line("  …");
+    }
+  }
+  bool IsRoot(size_t file) const {
+    return std::ranges::none_of(result_.chain.edges_of[file], [&](size_t e) {
+      return result_.chain.edges[e].parent.has_value();
+    });
   }
 
   void PutReasons(const ImageFacts& facts) {
