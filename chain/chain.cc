@@ -50,15 +50,18 @@ Status OpenDataFile(const std::string& name, ChainLayer* layer) {
   return Ok();
 }
 
+// The data file that the image itself names.
+Status OpenItsDataFile(ChainLayer* layer) {
+  if (layer->format->name != "qcow2") return Ok();
+  IMG_ASSIGN_OR_RETURN(auto data_file, qcow2::DataFileName(layer->file()));
+  return data_file ? OpenDataFile(*data_file, layer) : Ok();
+}
+
 Status OpenDriver(const ChainOptions& options, bool named, ChainLayer* layer) {
   if (layer->format->open == nullptr) {
     return Error{ErrorCode::kUnsupported,
                  fmt::format("the {} format has no driver", layer->format->name),
                  {}};
-  }
-  if (layer->format->name == "qcow2") {
-    IMG_ASSIGN_OR_RETURN(auto data_file, qcow2::DataFileName(layer->file()));
-    if (data_file) IMG_RETURN_IF_ERROR(OpenDataFile(*data_file, layer));
   }
   OpenOptions open;
   open.writable = layer->store != nullptr;
@@ -139,9 +142,27 @@ Status Chain::Add(const std::string& path, const std::string& format, bool named
     IMG_RETURN_IF_ERROR(OpenFile(path, named, options, layer.get()));
     IMG_RETURN_IF_ERROR(CheckNew(*layer));
     IMG_ASSIGN_OR_RETURN(layer->format, FormatOf(layer->file(), format));
+    IMG_RETURN_IF_ERROR(OpenItsDataFile(layer.get()));
     return OpenDriver(options, named, layer.get());
   };
   if (auto status = open(); !status) return About(path, std::move(status).error());
+  layers_.push_back(std::move(layer));
+  return Ok();
+}
+
+Status Chain::AddFound(const ChainFile& file, const ChainOptions& options) {
+  auto layer = std::make_unique<ChainLayer>();
+  layer->path = file.path;
+  auto open = [&]() -> Status {
+    IMG_ASSIGN_OR_RETURN(layer->source, FileSource::Open(file.path));
+    IMG_RETURN_IF_ERROR(CheckNew(*layer));
+    IMG_ASSIGN_OR_RETURN(layer->format, FormatOf(layer->file(), file.format));
+    if (!file.data_path.empty()) {
+      IMG_ASSIGN_OR_RETURN(layer->data_source, FileSource::Open(file.data_path));
+    }
+    return OpenDriver(options, !layers_.empty(), layer.get());
+  };
+  if (auto status = open(); !status) return About(file.path, std::move(status).error());
   layers_.push_back(std::move(layer));
   return Ok();
 }
@@ -158,11 +179,24 @@ Status Chain::Follow(const ChainOptions& options) {
     IMG_ASSIGN_OR_RETURN(NamedImage next, NextOf(*layers_.back(), *backing));
     IMG_RETURN_IF_ERROR(Add(next.path, next.format, true, options));
   }
+  Compose();
+  return Ok();
+}
+
+void Chain::Compose() {
   for (size_t i = 0; i + 1 < layers_.size(); ++i) {
     layers_[i]->driver->SetBackingReader(ReaderOver(*layers_[i + 1]->driver));
   }
   composed_ = std::make_unique<ComposedDriver>(this);
-  return Ok();
+}
+
+Result<std::unique_ptr<Chain>> Chain::OpenFiles(const std::vector<ChainFile>& files,
+                                                const ChainOptions& options) {
+  std::unique_ptr<Chain> chain(new Chain);
+  for (const ChainFile& file : files) IMG_RETURN_IF_ERROR(chain->AddFound(file, options));
+  if (files.empty()) return Error{ErrorCode::kInvalid, "a chain has one file at least", {}};
+  chain->Compose();
+  return chain;
 }
 
 Result<std::unique_ptr<Chain>> Chain::Open(const std::string& path, const ChainOptions& options) {

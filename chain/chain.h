@@ -44,6 +44,12 @@ struct ChainLayer {
   int fd() const { return store ? store->fd() : source->fd(); }
 };
 
+// A file that somebody else found for a chain.
+struct ChainFile {
+  std::string path, format;
+  std::string data_path;  // of its external data file; empty: it has none
+};
+
 // Where a run of guest bytes comes from.
 struct ChainStatus {
   BlockStatus status;  // unallocated: no layer has it, not even the last one
@@ -63,6 +69,11 @@ class Chain {
   // True when `path` is one of the files that are open here, under whatever name.
   bool UsesFile(const std::string& path) const;
 
+  // The files of a chain that the caller has found, the image itself first: no name in them is
+  // followed. Read-only.
+  static Result<std::unique_ptr<Chain>> OpenFiles(const std::vector<ChainFile>& files,
+                                                  const ChainOptions& options);
+
   // A base without overlay, for rebase: the layers that `reference` of an image at `image_path`
   // leads to.
   static Result<std::unique_ptr<Chain>> OpenBacking(const std::string& image_path,
@@ -73,7 +84,9 @@ class Chain {
   Chain() = default;
   Status Add(const std::string& path, const std::string& format, bool named,
              const ChainOptions& options);
+  Status AddFound(const ChainFile& file, const ChainOptions& options);
   Status Follow(const ChainOptions& options);
+  void Compose();
   Status CheckNew(const ChainLayer& layer);
   std::vector<std::unique_ptr<ChainLayer>> layers_;
   std::unique_ptr<Driver> composed_;

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """imgtriage on a folder of images, sound, damaged and hostile ones, and of other files: what it
 finds, what it says, and that it leaves everything as it was."""
+import hashlib
 import json
 import os
 import signal
@@ -142,6 +143,90 @@ class Chains(ImageTest):
         text = imgtriage(self.folder).out
         self.assertIn(f"chains:\n  {self.folder}/base\n    {self.folder}/one\n"
                       f"    {self.folder}/two\n      {self.folder}/three\n", text)
+
+
+class Evidence(ImageTest):
+    def store(self):
+        store = self.folder / "store"
+        store.mkdir()
+        for name, content in (("zlib", "zlib"), ("bitmaps", "bitmaps"), ("plain", "plain")):
+            os.rename(self.sound(Recipe(content)), store / name)
+        qemu_img("create", "-q", "-f", "qcow2", "-b", "plain", "-F", "qcow2", store / "child")
+        qemu_img("create", "-q", "-f", "qcow2", "-u", "-b", "gone", "-F", "qcow2", store / "lost",
+                 "1M")
+        (store / "note").write_text("no image")
+        return store
+
+    def test_hashes_of_files_and_of_disks(self):
+        store = self.store()
+        lines = documents(imgtriage("--hash", "md5,sha1,sha256,pieces", "--content", "--json", "-",
+                                    store))
+        for path, line in lines.items():
+            with open(path, "rb") as file:
+                data = file.read()
+            for name in ("md5", "sha1", "sha256"):
+                self.assertEqual(line["hashes"]["container"][name],
+                                 hashlib.new(name, data).hexdigest(), path)
+        for name in ("zlib", "bitmaps", "plain", "child"):
+            raw = self.folder / "raw"
+            qemu_img("convert", "-O", "raw", store / name, raw)
+            content = lines[str(store / name)]["hashes"]["content"]
+            self.assertEqual(content["sha256"], hashlib.sha256(raw.read_bytes()).hexdigest())
+            self.assertEqual(content["unreadable"], [])
+        lost = lines[str(store / "lost")]["hashes"]["content"]
+        self.assertIn("not among the files examined", lost["trouble"])
+        self.assertNotIn("sha256", lost)
+        self.assertNotIn("content", lines[str(store / "note")]["hashes"])
+
+    def test_what_changes_meanwhile_is_noticed(self):
+        store = self.store()
+        done = imgtriage("--verify-untouched", "--json", "-", store)
+        for line in documents(done).values():
+            self.assertIs(line["hashes"]["untouched"], True)
+        # The file grows while it is being hashed.
+        process = subprocess.Popen(
+            ["strace", "-f", "-qq", "-o", "/dev/null", "-P", store / "plain", "-e",
+             "inject=pread64:delay_enter=100ms", BIN / "imgtriage", "--verify-untouched",
+             "--json", "-", store], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})
+        time.sleep(1)
+        with open(store / "plain", "ab") as file:
+            file.write(b"more")
+        out, _ = process.communicate(timeout=120)
+        plain = {line["filename"]: line for line in map(json.loads, out.splitlines())}[
+            str(store / "plain")]
+        self.assertIn("changed", [reason["code"] for reason in plain["reasons"]])
+        self.assertNotEqual(plain["verdict"], "safe")
+
+    def test_the_custody_log_tells_all_and_cannot_be_changed(self):
+        store, log = self.store(), self.folder / "log"
+        for number in range(2):
+            done = imgtriage("--hash", "sha256", "--custody-log", log, "--json",
+                             self.folder / f"report{number}", store)
+            self.assertEqual(done.code, 4, done.err)
+        records = [json.loads(line) for line in log.read_text().splitlines()]
+        self.assertEqual([record["event"] for record in records],
+                         2 * (["start"] + 6 * ["examined"] + ["wrote", "end"]))
+        self.assertEqual(records[0]["command-line"][:2], ["--hash", "sha256"])
+        report = next(record for record in records if record["event"] == "wrote")
+        self.assertEqual(report["sha256"], hashlib.sha256(
+            (self.folder / "report0").read_bytes()).hexdigest())
+        self.assertEqual(imgtriage("--verify-log", log).code, 0)
+        log.write_bytes(log.read_bytes().replace(b"sha256", b"sha255", 1))
+        broken = imgtriage("--verify-log", log)
+        self.assertEqual(broken.code, 4)
+        self.assertIn("BROKEN at record 2", broken.out)
+        self.assertEqual(imgtriage("--custody-log", log, store).code, 8)
+        self.assertEqual(imgtriage("--custody-log", store / "log", store).code, 16)
+        self.assertEqual(imgtriage("--verify-log", self.folder / "none").code, 8)
+
+    def test_times_of_access_stay(self):
+        store = self.store()
+        for path in store.iterdir():
+            os.utime(path, (1, 2))
+        imgtriage("--hash", "md5", "--content", "--verify-untouched", store)
+        for path in store.iterdir():
+            self.assertEqual(os.stat(path).st_atime, 1, path)
 
 
 class Workers(ImageTest):

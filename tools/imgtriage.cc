@@ -25,7 +25,7 @@ int Run(int argc, char** argv) {
     }
     return out.Finish() ? kExitClean : kExitFailed;
   }
-  return RunTriage(command.options);
+  return RunImgtriage(command.options);
 }
 
 }  // namespace

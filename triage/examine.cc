@@ -14,7 +14,7 @@
 namespace imgfsck {
 namespace {
 
-enum class Part : uint32_t { kStage, kIdentity, kReasons, kCheck, kEnd };
+enum class Part : uint32_t { kStage, kIdentity, kReasons, kHash, kCheck, kEnd };
 
 class Examination {
  public:
@@ -26,6 +26,10 @@ class Examination {
     Identify();
     Stage("policy");
     Policy();
+    if (subject_.file && options_.hash.any()) {
+      Stage("hash");
+      HashFile();
+    }
     if (subject_.format != nullptr) {
       Stage("check");
       Check();
@@ -58,6 +62,17 @@ class Examination {
     if (!subject_.file) return;
     facts_.reasons = FindReasons(subject_, facts_.identity, options_.policy);
     Send(Part::kReasons, facts_.reasons);
+  }
+
+  void HashFile() {
+    auto hashed = Hash(HashSourceOf(*subject_.file), options_.hash);
+    if (!hashed) return;  // stopped by a signal
+    facts_.container = std::move(*hashed);
+    Send(Part::kHash, facts_.container);
+    for (const HostRange& range : facts_.container.unreadable) {
+      facts_.reasons.push_back(
+          {ReasonCode::kUnreadable, range.offset.value, range.length, {}, "hashed as zeros"});
+    }
   }
 
   // What the check has to say about it, and what stood in its way.
@@ -123,6 +138,8 @@ bool Take(const Message& message, ImageFacts* facts) {
       return Unpack(message, &facts->identity);
     case Part::kReasons:
       return Unpack(message, &facts->reasons);
+    case Part::kHash:
+      return Unpack(message, &facts->container);
     case Part::kCheck:
       return Unpack(message, &facts->check);
     case Part::kEnd:

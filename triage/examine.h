@@ -16,6 +16,7 @@ struct ExamineOptions {
   unsigned threads = 1;
   size_t max_findings = 1000;  // kept, of each problem
   PolicyOptions policy;
+  HashOptions hash;  // of the file's bytes, where any
 };
 
 // In a worker.

@@ -13,6 +13,7 @@
 #include "model/finding.h"
 #include "model/rows.h"
 #include "triage/content.h"
+#include "triage/hashing.h"
 #include "triage/reasons.h"
 
 namespace imgfsck {
@@ -68,6 +69,7 @@ struct CheckFacts {
 struct ImageFacts {
   IdentityFacts identity;
   std::vector<Reason> reasons;
+  HashFacts container, content;  // of the file's bytes; of the disk's, as its guest reads them
   CheckFacts check;
   std::string stage;      // the last one that began
   bool complete = false;  // all stages came to their end

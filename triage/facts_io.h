@@ -82,8 +82,12 @@ template <class A>
 void Fields(A& a, IdentityFacts& v) {
   a.Choice(v.kind, FileKind::kImage);
   a(v.trouble, v.format, v.version, v.examined, v.file_size, v.stored, v.virtual_size,
-    v.cluster_size, v.in_use, v.id, v.parent_id, v.parent_mtime, v.signatures, v.guest_signatures, v.links,
-    v.snapshots, v.bitmaps);
+    v.cluster_size, v.in_use, v.id, v.parent_id, v.parent_mtime, v.signatures, v.guest_signatures,
+    v.links, v.snapshots, v.bitmaps);
+}
+template <class A>
+void Fields(A& a, HashFacts& v) {
+  a(v.done, v.trouble, v.bytes, v.digests, v.pieces, v.unreadable);
 }
 template <class A>
 void Fields(A& a, ProblemTotal& v) {

@@ -15,6 +15,7 @@ struct TriagedFile {
   FoundFile file;
   ImageFacts facts;
   Verdict verdict = Verdict::kSafe;  // meaningful for images
+  std::optional<bool> untouched;     // whether it was the same at the end; nothing: not asked for
 
   bool is_image() const { return facts.identity.kind == FileKind::kImage; }
 };

@@ -47,30 +47,35 @@ void Limit(int resource, uint64_t value) {
   setrlimit(static_cast<__rlimit_resource>(resource), &limit);
 }
 
-[[noreturn]] void RunChild(int fd, const WorkerLimits& limits, size_t item,
+[[noreturn]] void RunChild(int fd, const WorkerLimits& limits, uint64_t inherited, size_t item,
                            const std::function<void(size_t, Sender&)>& body) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   std::set_new_handler([] { _exit(kOutOfMemoryExit); });
   Limit(RLIMIT_CORE, 0);
   Limit(RLIMIT_CPU, limits.seconds + 1);
-  if (kLimitAddressSpace) Limit(RLIMIT_AS, limits.memory * kAddressSpaceFactor);
+  if (kLimitAddressSpace) Limit(RLIMIT_AS, inherited + limits.memory * kAddressSpaceFactor);
   Sender sender(fd);
   body(item, sender);
   _exit(0);
 }
 
-// Bytes of memory that a process uses; 0 when nobody knows.
-uint64_t MemoryOf(pid_t pid) {
+struct Memory {
+  uint64_t reserved = 0, used = 0;  // bytes
+};
+
+// Of a process; zeros when nobody knows.
+Memory MemoryOf(pid_t pid) {
   char path[64];
   std::snprintf(path, sizeof path, "/proc/%d/statm", pid);
   const int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return 0;
+  if (fd < 0) return {};
   char text[128] = {};
   const ssize_t size = read(fd, text, sizeof text - 1);
   close(fd);
   unsigned long long all = 0, resident = 0;
-  if (size <= 0 || std::sscanf(text, "%llu %llu", &all, &resident) != 2) return 0;
-  return resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  if (size <= 0 || std::sscanf(text, "%llu %llu", &all, &resident) != 2) return {};
+  const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  return {all * page, resident * page};
 }
 
 struct Worker {
@@ -78,6 +83,7 @@ struct Worker {
   pid_t pid = -1;
   int fd = -1;
   WorkerLimits limits;
+  uint64_t inherited = 0;  // bytes of memory that it had from the start
   Clock::time_point deadline;
   std::string pending;    // bytes of a message that is not complete yet
   uint64_t received = 0;  // bytes
@@ -137,6 +143,8 @@ class Pool {
     Worker worker;
     worker.item = item;
     worker.limits = options_.limits_of ? options_.limits_of(item) : options_.limits;
+    const Memory mine = MemoryOf(getpid());
+    worker.inherited = mine.used;
     worker.pid = fork();
     if (worker.pid < 0) {
       const int error = errno;
@@ -146,7 +154,7 @@ class Pool {
     }
     if (worker.pid == 0) {
       close(ends[0]);
-      RunChild(ends[1], worker.limits, item, body_);
+      RunChild(ends[1], worker.limits, mine.reserved, item, body_);
     }
     close(ends[1]);
     worker.fd = ends[0];
@@ -196,7 +204,9 @@ class Pool {
     watched_ = now;
     for (Worker& worker : workers_) {
       if (now > worker.deadline) worker.Kill(WorkerEnd::kOutOfTime);
-      if (MemoryOf(worker.pid) > worker.limits.memory) worker.Kill(WorkerEnd::kOutOfMemory);
+      if (MemoryOf(worker.pid).used > worker.inherited + worker.limits.memory) {
+        worker.Kill(WorkerEnd::kOutOfMemory);
+      }
     }
   }
 

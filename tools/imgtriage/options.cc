@@ -25,13 +25,29 @@ constexpr const char* kFooter =
 
 // The texts as read; turned into types afterwards.
 struct Raw {
-  std::string policy = "openstack", fail_on = "leak", max_memory, max_time, max_disk;
+  std::string policy = "openstack", fail_on = "leak", max_memory, max_time, max_disk, hash;
   bool quiet = false, verbose = false;
 };
 
 void Declare(CLI::App& app, ImgtriageOptions& o, Raw& raw) {
-  app.add_option("PATH", o.paths, "Images, block devices, and directories to search");
+  TriageSettings& s = o.settings;
+  s.jobs = 0;
+  app.add_option("PATH", s.paths, "Images, block devices, and directories to search");
   app.add_option("--json", o.json, "Write a JSON document a file, a line each (-: to stdout)")
+      ->type_name("FILE");
+  app.add_option("--hash", raw.hash,
+                 "Hash each file, in one reading: md5, sha1, sha256, and pieces (SHA-256 of every "
+                 "16 MiB)")
+      ->type_name("LIST");
+  app.add_flag("--content", s.content,
+               "With --hash: also hash the disks, as their guests read them");
+  app.add_flag("--verify-untouched", s.verify_untouched,
+               "Hash every file again at the end, and compare");
+  app.add_option("--custody-log", o.custody_log,
+                 "Add to this log who examined what when; each record names the one before by its "
+                 "hash")
+      ->type_name("FILE");
+  app.add_option("--verify-log", o.verify_log, "Check that a custody log is unbroken, do no more")
       ->type_name("FILE");
   app.add_option("--policy", raw.policy, "What makes an image unsafe to open")
       ->type_name("openstack|kubevirt|strict");
@@ -40,7 +56,7 @@ void Declare(CLI::App& app, ImgtriageOptions& o, Raw& raw) {
   app.add_flag("--list-reasons", o.list_reasons, "List every reason that a verdict can have");
   app.add_option("--fail-on", raw.fail_on, "The lowest severity of damage that needs a look")
       ->type_name("corruption|leak|warning");
-  app.add_option("-j,--jobs", o.jobs, "Images examined at a time (default: all cores)")
+  app.add_option("-j,--jobs", s.jobs, "Images examined at a time (default: all cores)")
       ->type_name("N");
   app.add_option("--max-memory", raw.max_memory, "Memory that examining one image may take (2G)")
       ->type_name("SIZE");
@@ -48,8 +64,10 @@ void Declare(CLI::App& app, ImgtriageOptions& o, Raw& raw) {
                  "Seconds that examining one image may take (default: 10 minutes and more for "
                  "large files)")
       ->type_name("SECONDS");
-  app.add_flag("--deep", o.deep, "Also decode what can be decoded (compressed clusters, ...)");
-  app.add_option("--max-findings", o.max_findings, "Findings listed of an image (totals count all)")
+  app.add_flag("--deep", s.examine.deep,
+               "Also decode what can be decoded (compressed clusters, ...)");
+  app.add_option("--max-findings", s.examine.max_findings,
+                 "Findings listed of an image (totals count all)")
       ->type_name("N");
   app.add_flag("--exit-zero", o.exit_zero, "Exit with 0 unless the tool itself failed");
   app.add_flag("--progress", o.progress, "Show progress even when stderr is no terminal");
@@ -59,39 +77,54 @@ void Declare(CLI::App& app, ImgtriageOptions& o, Raw& raw) {
   app.footer(kFooter);
 }
 
-std::optional<std::string> Interpret(const Raw& raw, ImgtriageOptions* o) {
-  const auto policy = ParsePolicy(raw.policy);
-  if (!policy) return "--policy takes openstack, kubevirt or strict";
-  o->policy = *policy;
-  if (raw.fail_on == "corruption") {
-    o->fail_on = Severity::kCorruption;
-  } else if (raw.fail_on == "warning") {
-    o->fail_on = Severity::kWarning;
-  } else if (raw.fail_on != "leak") {
-    return "--fail-on takes corruption, leak or warning";
-  }
+std::optional<std::string> InterpretLimits(const Raw& raw, TriageSettings* s) {
   if (!raw.max_memory.empty()) {
     const auto size = ParseSize(raw.max_memory);
     if (!size || *size < (uint64_t{16} << 20) || *size > (uint64_t{1} << 46)) {
       return "--max-memory takes a size from 16M on";
     }
-    o->limits.memory = *size;
+    s->limits.memory = *size;
   }
   if (!raw.max_disk.empty()) {
     const auto size = ParseSize(raw.max_disk);
     if (!size) return "--max-disk takes a size";
-    o->policy_options.max_disk = *size;
+    s->examine.policy.max_disk = *size;
   }
   if (!raw.max_time.empty()) {
     const auto seconds = ParseSize(raw.max_time);
     if (!seconds || *seconds == 0 || *seconds > 10'000'000) return "--max-time takes seconds";
-    o->limits.seconds = static_cast<unsigned>(*seconds);
-    o->limit_time = true;
+    s->limits.seconds = static_cast<unsigned>(*seconds);
+    s->limit_time = true;
   }
-  if (o->jobs > 1024) return "--jobs takes a number up to 1024";
-  if (o->jobs == 0) o->jobs = UsableCores();
+  if (s->jobs > 1024) return "--jobs takes a number up to 1024";
+  if (s->jobs == 0) s->jobs = UsableCores();
+  return std::nullopt;
+}
+
+std::optional<std::string> Interpret(const Raw& raw, ImgtriageOptions* o) {
+  TriageSettings& s = o->settings;
+  const auto policy = ParsePolicy(raw.policy);
+  if (!policy) return "--policy takes openstack, kubevirt or strict";
+  s.policy = *policy;
+  if (raw.fail_on == "corruption") {
+    s.fail_on = Severity::kCorruption;
+  } else if (raw.fail_on == "warning") {
+    s.fail_on = Severity::kWarning;
+  } else if (raw.fail_on != "leak") {
+    return "--fail-on takes corruption, leak or warning";
+  }
+  if (auto error = InterpretLimits(raw, &s)) return error;
+  if (!raw.hash.empty()) {
+    const auto hash = ParseHashOptions(raw.hash);
+    if (!hash) return "--hash takes a list of md5, sha1, sha256 and pieces";
+    s.examine.hash = *hash;
+  }
+  if (s.content && raw.hash.empty()) return "--content goes with --hash";
+  if (s.verify_untouched && !s.examine.hash.any()) s.examine.hash.sha256 = true;
   o->verbosity = raw.quiet ? -1 : raw.verbose ? 1 : 0;
-  if (o->paths.empty() && !o->list_reasons) return "no file or directory given";
+  if (s.paths.empty() && !o->list_reasons && o->verify_log.empty()) {
+    return "no file or directory given";
+  }
   return std::nullopt;
 }
 
@@ -117,6 +150,7 @@ ParsedImgtriage ParseImgtriage(std::vector<std::string> arguments) {
     parsed.text = ImgtriageOptionsMarkdown();
     return parsed;
   }
+  parsed.options.command_line = arguments;
   CLI::App app(kDescription, "imgtriage");
   Raw raw;
   Declare(app, parsed.options, raw);

@@ -6,27 +6,18 @@
 #include <string>
 #include <vector>
 
-#include "model/problem.h"
-#include "triage/policy/policy.h"
-#include "triage/reasons.h"
-#include "triage/worker_pool.h"
+#include "triage/engine.h"
 
 namespace imgfsck {
 
 struct ImgtriageOptions {
-  std::vector<std::string> paths;
-  std::string json;
-  Policy policy = Policy::kOpenstack;
-  PolicyOptions policy_options;
-  Severity fail_on = Severity::kLeak;
-  unsigned jobs = 0;  // 0: all cores
-  WorkerLimits limits;
-  bool limit_time = false;  // the user set it; else it follows the file's size
-  bool deep = false, exit_zero = false, progress = false, list_reasons = false;
-  size_t max_findings = 1000;
-  int verbosity = 0;  // -1 quiet … 1
+  TriageSettings settings;
+  std::string json, custody_log, verify_log;
+  bool exit_zero = false, progress = false, list_reasons = false;
+  std::vector<std::string> command_line;  // as given, for the custody log
+  int verbosity = 0;                      // -1 quiet … 1
 
-  // Files that will be written.
+  // Files that will be made; the custody log may be there already.
   std::vector<std::string> Outputs() const;
 };
 

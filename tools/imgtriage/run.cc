@@ -5,14 +5,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <functional>
 
 #include "base/text.h"
 #include "io/file.h"
+#include "io/sha256.h"
 #include "tools/common/exit_codes.h"
 #include "tools/common/terminal.h"
-#include "triage/examine.h"
+#include "triage/custody.h"
 #include "triage/report/json.h"
 #include "triage/report/text.h"
 
@@ -20,117 +20,123 @@ namespace imgfsck {
 namespace {
 
 constexpr const char* kTool = "imgtriage";
-// Besides the ten minutes that any image may take: what the slowest disk reads in a second.
-constexpr uint64_t kBytesASecond = 4 * kMiB;
 
-class Triage {
+class Run {
  public:
-  explicit Triage(const ImgtriageOptions& options)
+  explicit Run(const ImgtriageOptions& options)
       : options_(options), progress_(kTool, options.progress) {}
 
-  int Run() {
+  int Do() {
+    if (auto error = MisplacedOutput()) {
+      PrintMessage(kTool, "", *error);
+      return kExitUsage;
+    }
+    int code = kExitClean;
     auto done = Work();
     progress_.Clear();
     if (!done) {
       PrintMessage(kTool, "", done.error().message);
-      return done.error().code == ErrorCode::kPermission && refused_ ? kExitUsage
-                                                                     : ExitCodeFor(done.error());
+      code = ExitCodeFor(done.error());
+    } else {
+      code = ExitCodeOf(result_);
+      if (options_.exit_zero) code &= kExitFailed;
     }
-    const int code = ExitCodeOf(result_);
-    return options_.exit_zero ? code & kExitFailed : code;
+    if (log_ == nullptr) return code;
+    if (auto ended = log_->End(code); !ended) {
+      PrintMessage(kTool, options_.custody_log, ended.error().message);
+      code |= kExitFailed;
+    }
+    return code;
   }
 
  private:
-  Status Work() {
-    IMG_RETURN_IF_ERROR(CheckOutputs());
-    progress_.Start("searching");
-    IMG_ASSIGN_OR_RETURN(Inventory inventory, TakeInventory(options_.paths));
-    Take(std::move(inventory));
-    IMG_RETURN_IF_ERROR(ExamineAll());
-    Conclude(&result_);
-    progress_.Clear();
-    return WriteReports();
+  // Nothing is written beside the evidence.
+  std::optional<std::string> MisplacedOutput() const {
+    std::vector<std::string> outputs = options_.Outputs();
+    if (!options_.custody_log.empty()) outputs.push_back(options_.custody_log);
+    for (const std::string& path : outputs) {
+      if (LiesBelow(path, options_.settings.paths)) {
+        return fmt::format(
+            "{} would lie among the files that are examined: choose another place for it",
+            Printable(path));
+      }
+    }
+    return std::nullopt;
   }
 
-  // Before hours of work: nothing is written beside the evidence, nothing is overwritten.
-  Status CheckOutputs() {
+  // Before hours of work.
+  Status CheckOutputs() const {
     for (const std::string& path : options_.Outputs()) {
       struct stat info;
-      if (LiesBelow(path, options_.paths)) {
-        refused_ = true;
-        return Error{ErrorCode::kPermission,
-                     fmt::format("{} would lie among the files that are examined: choose another "
-                                 "place for it",
-                                 Printable(path)),
-                     {}};
-      }
-      if (lstat(path.c_str(), &info) == 0) {
-        return Error{ErrorCode::kExists,
-                     fmt::format("{} exists already and is not overwritten", Printable(path)),
-                     {}};
-      }
+      if (lstat(path.c_str(), &info) != 0) continue;
+      return Error{ErrorCode::kExists,
+                   fmt::format("{} exists already and is not overwritten", Printable(path)),
+                   {}};
     }
     return Ok();
   }
 
-  void Take(Inventory inventory) {
-    result_.policy = options_.policy;
-    result_.fail_on = options_.fail_on;
-    result_.max_findings = options_.max_findings;
-    result_.errors = std::move(inventory.errors);
-    result_.directories = inventory.directories;
-    result_.symlinks = inventory.symlinks;
-    result_.specials = inventory.specials;
-    for (FoundFile& file : inventory.files) result_.files.push_back({std::move(file), {}, {}});
-  }
-
-  WorkerLimits LimitsOf(const FoundFile& file) const {
-    WorkerLimits limits = options_.limits;
-    if (!options_.limit_time) {
-      limits.seconds +=
-          static_cast<unsigned>(std::min<uint64_t>(file.stored / kBytesASecond, 10'000'000));
+  Status Work() {
+    IMG_RETURN_IF_ERROR(CheckOutputs());
+    if (!options_.custody_log.empty()) {
+      IMG_ASSIGN_OR_RETURN(log_, CustodyLog::Open(options_.custody_log));
+      IMG_RETURN_IF_ERROR(log_->Start(options_.command_line));
     }
-    return limits;
+    TriageSettings settings = options_.settings;
+    settings.progress = [this](std::string_view phase, uint64_t done, uint64_t total) {
+      progress_.Update(phase, done, total);
+    };
+    progress_.Start("triage");
+    IMG_ASSIGN_OR_RETURN(result_, RunTriage(settings));
+    progress_.Clear();
+    if (log_ != nullptr) IMG_RETURN_IF_ERROR(LogFiles());
+    return WriteReports();
   }
 
-  Status ExamineAll() {
-    std::vector<TriagedFile>& files = result_.files;
-    PoolOptions pool;
-    pool.jobs = options_.jobs;
-    pool.limits_of = [&](size_t i) { return LimitsOf(files[i].file); };
-    pool.progress = [&](size_t done) { progress_.Update("examining", done, files.size()); };
-    progress_.Start(Plural(files.size()));
-    ExamineOptions examine;
-    examine.deep = options_.deep;
-    examine.max_findings = options_.max_findings;
-    examine.policy = options_.policy_options;
-    examine.threads = static_cast<unsigned>(
-        std::max<size_t>(1, options_.jobs / std::max<size_t>(1, files.size())));
-    return RunWorkers(
-        files.size(), pool,
-        [&](size_t i, Sender& sender) { Examine(files[i].file, examine, sender); },
-        [&](size_t i, WorkerOutcome outcome) { files[i].facts = FactsOf(outcome); });
+  Status LogFiles() {
+    for (const TriagedFile& file : result_.files) {
+      IMG_RETURN_IF_ERROR(log_->Record("examined", [&](JsonWriter& json) {
+        json.Member("path", file.file.path);
+        json.Member("device", file.file.identity.device);
+        json.Member("inode", file.file.identity.inode);
+        json.Member("size", file.file.identity.size);
+        json.Member("mtime-ns", file.file.identity.mtime_ns);
+        json.Member("ctime-ns", file.file.identity.ctime_ns);
+        for (const auto& [name, digest] : file.facts.container.digests) json.Member(name, digest);
+        if (file.untouched) json.Member("untouched", *file.untouched);
+        if (file.is_image()) json.Member("verdict", ToText(file.verdict));
+      }));
+    }
+    return Ok();
   }
 
-  static std::string Plural(size_t files) {
-    return fmt::format("{} {}", files, files == 1 ? "file" : "files");
-  }
-
-  // A new file with what `write` puts into it.
-  static Status WriteFile(const std::string& path,
-                          const std::function<void(TextWriter& out)>& write) {
+  // A new file with what `write` puts into it, noted in the custody log by its hash.
+  Status WriteFile(const std::string& path, const std::function<void(TextWriter& out)>& write) {
+    if (path.empty() || path == "-") return Ok();
     IMG_ASSIGN_OR_RETURN(const auto file, FileStore::Open(path, FileStore::Mode::kCreateNew));
     TextWriter out(file->fd());
     write(out);
     IMG_RETURN_IF_ERROR(out.Finish());
-    return file->Sync();
+    IMG_RETURN_IF_ERROR(file->Sync());
+    return LogOutput(path);
+  }
+
+  Status LogOutput(const std::string& path) {
+    if (log_ == nullptr) return Ok();
+    IMG_ASSIGN_OR_RETURN(const auto file, FileSource::Open(path));
+    HashOptions options;
+    options.sha256 = true;
+    IMG_ASSIGN_OR_RETURN(const HashFacts hash, Hash(HashSourceOf(*file), options));
+    return log_->Record("wrote", [&](JsonWriter& json) {
+      json.Member("path", path);
+      json.Member("size", hash.bytes);
+      json.Member("sha256", hash.digests.at("sha256"));
+    });
   }
 
   Status WriteReports() {
-    if (!options_.json.empty() && options_.json != "-") {
-      IMG_RETURN_IF_ERROR(
-          WriteFile(options_.json, [&](TextWriter& out) { WriteTriageJson(result_, out); }));
-    }
+    IMG_RETURN_IF_ERROR(
+        WriteFile(options_.json, [&](TextWriter& out) { WriteTriageJson(result_, out); }));
     TextWriter out(STDOUT_FILENO);
     if (options_.json == "-") {
       WriteTriageJson(result_, out);
@@ -142,12 +148,33 @@ class Triage {
 
   const ImgtriageOptions& options_;
   Progress progress_;
+  std::unique_ptr<CustodyLog> log_;
   TriageResult result_;
-  bool refused_ = false;
 };
+
+int VerifyLog(const std::string& path) {
+  auto state = VerifyCustodyLog(path);
+  if (!state) {
+    PrintMessage(kTool, path, state.error().message);
+    return kExitFailed;
+  }
+  std::string text = fmt::format("{}: ", Printable(path));
+  if (state->broken_record != 0) {
+    text += fmt::format("BROKEN at record {}: {}", state->broken_record, state->trouble);
+  } else {
+    text += fmt::format(
+        "unbroken: {} records of {} runs, {} of them without an end; the last "
+        "record's SHA-256 is {}",
+        state->records, state->runs, state->unfinished, state->last_hash);
+  }
+  fmt::print("{}\n", text);
+  return state->broken_record != 0 || state->unfinished != 0 ? kExitProblemsLeft : kExitClean;
+}
 
 }  // namespace
 
-int RunTriage(const ImgtriageOptions& options) { return Triage(options).Run(); }
+int RunImgtriage(const ImgtriageOptions& options) {
+  return options.verify_log.empty() ? Run(options).Do() : VerifyLog(options.verify_log);
+}
 
 }  // namespace imgfsck

@@ -27,6 +27,7 @@ class FileJson {
     PutVerdict();
     if (!id_.trouble.empty()) json_.Member("trouble", id_.trouble);
     json_.Member("file-size", id_.file_size);
+    PutHashes();
     if (file_.is_image()) PutImage();
     json_.EndObject();
   }
@@ -69,6 +70,36 @@ class FileJson {
     }
     json_.Member("message", InfoOf(reason.code).what);
     if (!reason.detail.empty()) json_.Member("detail", reason.detail);
+    json_.EndObject();
+  }
+
+  void PutHashes() {
+    json_.Key("hashes");
+    json_.BeginObject();
+    PutHash("container", file_.facts.container);
+    PutHash("content", file_.facts.content);
+    if (file_.untouched) json_.Member("untouched", *file_.untouched);
+    json_.EndObject();
+  }
+
+  void PutHash(std::string_view key, const HashFacts& hash) {
+    if (!hash.done && hash.trouble.empty()) return;
+    json_.Key(key);
+    json_.BeginObject();
+    if (!hash.trouble.empty()) json_.Member("trouble", hash.trouble);
+    if (hash.done) {
+      json_.Member("bytes", hash.bytes);
+      for (const auto& [name, digest] : hash.digests) json_.Member(name, digest);
+      json_.Key("unreadable");
+      json_.BeginArray();
+      for (const HostRange& range : hash.unreadable) {
+        json_.BeginObject();
+        json_.Member("offset", range.offset.value);
+        json_.Member("length", range.length);
+        json_.EndObject();
+      }
+      json_.EndArray();
+    }
     json_.EndObject();
   }
 

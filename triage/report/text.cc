@@ -83,9 +83,21 @@ class TriageText {
     PutHeading(unchecked ? kUnchecked : kHeadings[static_cast<size_t>(attention)],
                fmt::format("{}: {}", Printable(file.file.path), what));
     for (const std::string& name : file.file.also) Line("    also named " + Printable(name));
+    PutHash("file", file.facts.container);
+    PutHash("disk", file.facts.content);
+    if (file.untouched) Line(*file.untouched ? "    untouched" : "    CHANGED while examined");
     for (size_t e : result_.chain.edges_of[index]) PutLink(result_.chain.edges[e]);
     PutReasons(file.facts);
     PutFindings(file.facts.check);
+  }
+
+  void PutHash(std::string_view what, const HashFacts& hash) {
+    for (const auto& [name, digest] : hash.digests) {
+      Line(fmt::format("    {} of the {}: {}", name, what, digest));
+    }
+    if (!hash.trouble.empty()) {
+      Line(fmt::format("    no hash of the {}: {}", what, Printable(hash.trouble)));
+    }
   }
 
   void PutLink(const ChainEdge& edge) {

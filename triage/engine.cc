@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "triage/engine.h"
+
+#include <algorithm>
+
+#include "triage/facts_io.h"
+#include "triage/layers.h"
+
+namespace imgfsck {
+namespace {
+
+// Besides the time that any image may take: what the slowest disk reads in a second.
+constexpr uint64_t kBytesASecond = 4 * kMiB;
+constexpr uint64_t kMostSeconds = 10'000'000;
+
+class Engine {
+ public:
+  explicit Engine(const TriageSettings& settings) : settings_(settings) {}
+
+  Result<TriageResult> Run() {
+    IMG_ASSIGN_OR_RETURN(Inventory inventory, TakeInventory(settings_.paths));
+    Take(std::move(inventory));
+    IMG_RETURN_IF_ERROR(ExamineAll());
+    Conclude(&result_);
+    if (settings_.content) IMG_RETURN_IF_ERROR(HashDisks());
+    if (settings_.verify_untouched) IMG_RETURN_IF_ERROR(VerifyUntouched());
+    return std::move(result_);
+  }
+
+ private:
+  void Take(Inventory inventory) {
+    result_.policy = settings_.policy;
+    result_.fail_on = settings_.fail_on;
+    result_.max_findings = settings_.examine.max_findings;
+    result_.errors = std::move(inventory.errors);
+    result_.directories = inventory.directories;
+    result_.symlinks = inventory.symlinks;
+    result_.specials = inventory.specials;
+    for (FoundFile& file : inventory.files) {
+      result_.files.emplace_back().file = std::move(file);
+    }
+  }
+
+  PoolOptions Pool(std::string_view phase, size_t items,
+                   std::function<uint64_t(size_t item)> bytes_of) const {
+    PoolOptions pool;
+    pool.jobs = settings_.jobs;
+    pool.limits_of = [this, bytes_of = std::move(bytes_of)](size_t item) {
+      WorkerLimits limits = settings_.limits;
+      const uint64_t more = settings_.limit_time ? 0 : bytes_of(item) / kBytesASecond;
+      limits.seconds += static_cast<unsigned>(std::min(more, kMostSeconds));
+      return limits;
+    };
+    if (settings_.progress) {
+      pool.progress = [this, phase, items](size_t done) { settings_.progress(phase, done, items); };
+    }
+    return pool;
+  }
+
+  // Cores that nobody else uses when there are fewer items than cores.
+  unsigned ThreadsFor(size_t items) const {
+    return static_cast<unsigned>(std::max<size_t>(1, settings_.jobs / std::max<size_t>(1, items)));
+  }
+
+  Status ExamineAll() {
+    std::vector<TriagedFile>& files = result_.files;
+    ExamineOptions examine = settings_.examine;
+    examine.threads = examine.hash.threads = ThreadsFor(files.size());
+    const PoolOptions pool =
+        Pool("examining", files.size(), [&](size_t i) { return files[i].file.stored; });
+    return RunWorkers(
+        files.size(), pool,
+        [&](size_t i, Sender& sender) { Examine(files[i].file, examine, sender); },
+        [&](size_t i, WorkerOutcome outcome) { files[i].facts = FactsOf(outcome); });
+  }
+
+  // Hashes in workers: `hash` for each of `files`, into what `into` says.
+  Status HashEach(std::string_view phase, const std::vector<size_t>& files,
+                  const std::function<Result<HashFacts>(size_t file, const HashOptions&)>& hash,
+                  const std::function<HashFacts&(size_t file)>& into) {
+    HashOptions options = settings_.examine.hash;
+    options.threads = ThreadsFor(files.size());
+    const PoolOptions pool = Pool(phase, files.size(), [&](size_t i) {
+      const TriagedFile& file = result_.files[files[i]];
+      return std::max(file.file.stored, file.facts.identity.virtual_size);
+    });
+    return RunWorkers(
+        files.size(), pool,
+        [&](size_t i, Sender& sender) {
+          HashFacts facts;
+          if (auto done = hash(files[i], options)) {
+            facts = std::move(*done);
+          } else {
+            facts.trouble = done.error().message;
+          }
+          Packer packer;
+          packer(facts);
+          sender.Send(0, packer.bytes());
+        },
+        [&](size_t i, WorkerOutcome outcome) {
+          HashFacts& facts = into(files[i]);
+          if (outcome.end == WorkerEnd::kDone && outcome.messages.size() == 1) {
+            Unpacker unpacker(outcome.messages[0].bytes);
+            unpacker(facts);
+            if (unpacker.complete()) return;
+          }
+          facts = {};
+          facts.trouble = "the worker " + std::string(ToText(outcome.end));
+        });
+  }
+
+  Status HashDisks() {
+    std::vector<size_t> images;
+    for (size_t i = 0; i < result_.files.size(); ++i) {
+      const TriagedFile& file = result_.files[i];
+      if (file.is_image() && file.facts.identity.examined) images.push_back(i);
+    }
+    return HashEach(
+        "hashing disks", images,
+        [&](size_t i, const HashOptions& options) -> Result<HashFacts> {
+          IMG_ASSIGN_OR_RETURN(const auto layers, LayersOf(result_, i));
+          IMG_ASSIGN_OR_RETURN(const auto chain, OpenLayers(layers));
+          return Hash(HashSourceOf(chain->driver()), options);
+        },
+        [&](size_t i) -> HashFacts& { return result_.files[i].facts.content; });
+  }
+
+  // Every file once more, and the same as before?
+  Status VerifyUntouched() {
+    std::vector<size_t> files;
+    for (size_t i = 0; i < result_.files.size(); ++i) {
+      if (result_.files[i].facts.container.done) files.push_back(i);
+    }
+    std::vector<HashFacts> again(result_.files.size());
+    IMG_RETURN_IF_ERROR(HashEach(
+        "hashing again", files,
+        [&](size_t i, const HashOptions& options) -> Result<HashFacts> {
+          const FoundFile& found = result_.files[i].file;
+          IMG_ASSIGN_OR_RETURN(const auto file, FileSource::Open(found.path));
+          IMG_ASSIGN_OR_RETURN(FileIdentity now, file->Identity());
+          if (found.block_device) now.size = found.identity.size;
+          if (now != found.identity) {
+            return Error{ErrorCode::kConflict, "its size, times or place are others", {}};
+          }
+          return Hash(HashSourceOf(*file), options);
+        },
+        [&](size_t i) -> HashFacts& { return again[i]; }));
+    for (size_t i : files) {
+      TriagedFile& file = result_.files[i];
+      const bool same = again[i] == file.facts.container;
+      file.untouched = same;
+      if (same) continue;
+      file.facts.reasons.push_back({ReasonCode::kChanged, 0, 0, {}, again[i].trouble});
+      SortReasons(&file.facts.reasons);
+      file.verdict = Judge(file.facts.reasons, result_.policy);
+    }
+    return Ok();
+  }
+
+  const TriageSettings& settings_;
+  TriageResult result_;
+};
+
+}  // namespace
+
+Result<TriageResult> RunTriage(const TriageSettings& settings) { return Engine(settings).Run(); }
+
+}  // namespace imgfsck

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// One run over many files, phase by phase: the inventory, the examination of each file in a worker
+// of its own, the chains between them, and what needs several files at once.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "triage/examine.h"
+#include "triage/result.h"
+
+namespace imgfsck {
+
+struct TriageSettings {
+  std::vector<std::string> paths;
+  Policy policy = Policy::kOpenstack;
+  Severity fail_on = Severity::kLeak;
+  unsigned jobs = 1;
+  WorkerLimits limits;
+  bool limit_time = false;  // limits.seconds is what it is; else it grows with the file
+  ExamineOptions examine;
+  bool content = false;  // also hash the disks, with examine.hash's algorithms
+  bool verify_untouched = false;
+  std::function<void(std::string_view phase, uint64_t done, uint64_t total)> progress;
+};
+
+// Fails when a signal asked to stop, or no process can be made.
+Result<TriageResult> RunTriage(const TriageSettings& settings);
+
+}  // namespace imgfsck
