@@ -20,6 +20,7 @@ void CatchStopSignals() {
   sigemptyset(&action.sa_mask);
   for (int signal : {SIGINT, SIGTERM, SIGHUP}) sigaction(signal, &action, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a write beyond the limit on files fails with EFBIG
 }
 
 bool StopRequested() { return stop_requested.load(std::memory_order_relaxed); }

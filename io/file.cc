@@ -162,7 +162,11 @@ FileStore::~FileStore() { close(fd_); }
 
 Result<std::unique_ptr<FileStore>> FileStore::Open(const std::string& path, Mode mode) {
   const int flags = O_RDWR | (mode == Mode::kCreateNew ? O_CREAT | O_EXCL : 0);
-  IMG_ASSIGN_OR_RETURN(const OpenFile file, OpenImage(path, flags));
+  auto opened = OpenImage(path, flags);
+  if (!opened && opened.error().code == ErrorCode::kExists) {
+    return Error{ErrorCode::kExists, Printable(path) + " exists already and is not overwritten", {}};
+  }
+  IMG_ASSIGN_OR_RETURN(const OpenFile file, std::move(opened));
   return std::unique_ptr<FileStore>(new FileStore(path, file.fd, file.size, file.is_block_device));
 }
 

@@ -95,8 +95,14 @@ Status UndoRecord::WriteNew(ByteStore& image) const {
 
 Status UndoRecord::WriteOld(ByteStore& image) const {
   if (image.Size() < old_size()) IMG_RETURN_IF_ERROR(image.SetSize(old_size()));
-  IMG_RETURN_IF_ERROR(ForEachPatch(
-      [&](const Patch& patch) { return image.WriteAt(patch.offset, patch.old_bytes); }));
+  ByteVector now;
+  IMG_RETURN_IF_ERROR(ForEachPatch([&](const Patch& patch) -> Status {
+    // What was not written needs no write, which on a full disk might fail.
+    now.resize(patch.old_bytes.size());
+    const Status read = ReadExact(image, patch.offset, now);
+    if (read && std::ranges::equal(now, patch.old_bytes)) return Ok();
+    return image.WriteAt(patch.offset, patch.old_bytes);
+  }));
   IMG_RETURN_IF_ERROR(image.Sync());
   if (image.Size() == old_size()) return Ok();
   IMG_RETURN_IF_ERROR(image.SetSize(old_size()));
