@@ -30,6 +30,11 @@ constexpr std::array kRepairers = {
     &kCowRepairer,
 };
 
+constexpr std::string_view kUnreadable =
+    "some of its metadata cannot be read, so nobody can tell which clusters are free; copy the "
+    "image "
+    "to a sound medium with ddrescue, as often as it takes to read these places, and repair the "
+    "copy";
 constexpr int kMostRounds = 8;  // over all passes; each brings to light what the last one mended
 
 // A source that can change what it stands for, the bytes staying the same: a report made on a
@@ -321,6 +326,12 @@ Result<Plan> MakePlan(const ByteSource& source, const RepairKit& kit,
   for (;;) {  // ends: every time round one more pass is left out
     IMG_ASSIGN_OR_RETURN(CheckReport before, kit.check(source));
     Plan plan;
+    if (kit.repairer->needs_all_metadata && before.findings.Has(Problem::kImageUnreadable)) {
+      plan.overlay = std::make_unique<Overlay>(source);
+      plan.before = std::move(before);
+      plan.passes.push_back({"all", "repair this image", {}, true, std::string(kUnreadable)});
+      return plan;
+    }
     Planner planner(source, kit, options, banned);
     IMG_ASSIGN_OR_RETURN(const bool good, planner.Make(std::move(before), &plan, &banned));
     if (!good) continue;

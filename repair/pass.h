@@ -103,6 +103,9 @@ struct Repairer {
                                                    const ByteSource& before_bytes,
                                                    const CheckReport& after,
                                                    const Overlay& after_bytes);
+  // What is free, shared or lost follows from all references together: no pass may run as long as
+  // some of them cannot be read.
+  bool needs_all_metadata = false;
 };
 
 }  // namespace imgfsck

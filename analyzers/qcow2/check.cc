@@ -44,6 +44,7 @@ class Check {
       JudgeHidden(*state_, out_);
       if (options_.deep) IMG_RETURN_IF_ERROR(JudgeDeep(*state_, options_, out_));
     }
+    if (state_->image->walkable) ProbeSideTables(*state_->image, &state_->image->unreadable);
     Unreadable(state_->image->unreadable, "metadata");
     Finish();
     return Ok();

@@ -11,12 +11,11 @@
 namespace imgfsck::qcow2 {
 namespace {
 
-constexpr uint64_t kChunkEntries = 1 << 18;           // of all layers together
+constexpr uint64_t kChunkEntries = 1 << 18;            // of all layers together
 constexpr uint64_t kMaxL1BytesOfAllLayers = 4 * kGiB;  // read at most; only overlaps get there
 
 bool IsTable(const Image& image, uint64_t offset) {
-  return offset != 0 && IsAligned(offset, image.geometry.cluster_size) &&
-         offset < image.file_size;
+  return offset != 0 && IsAligned(offset, image.geometry.cluster_size) && offset < image.file_size;
 }
 
 }  // namespace
@@ -42,8 +41,7 @@ Columns::Columns(const Image& image) : image_(image) {
   chunk_ = std::max<uint64_t>(64, kChunkEntries / std::max<uint64_t>(1, groups_.size()));
 }
 
-void Columns::Judge(const Group& group, uint64_t column, uint64_t value,
-                    Findings* findings) const {
+void Columns::Judge(const Group& group, uint64_t column, uint64_t value, Findings* findings) const {
   uint32_t layer = group.layers.front();
   bool active = layer == 0;
   auto add = [&](Problem problem, std::string_view rule, std::string detail) {
@@ -79,13 +77,32 @@ void Columns::Judge(const Group& group, uint64_t column, uint64_t value,
   }
 }
 
+void Columns::ReportUnreadable(const Group& group, const std::vector<HostRange>& bad,
+                               Findings* findings) const {
+  const uint32_t layer = group.layers.front();
+  for (const HostRange& range : bad) {
+    Finding f;
+    f.problem = Problem::kImageUnreadable;
+    f.structure = layer == 0 ? "l1" : fmt::format("snapshot[{}]/l1", layer - 1);
+    f.host = range;
+    f.layer = image_.LayerName(layer);
+    const uint64_t first = (range.offset.value - group.l1.offset) / 8,
+                   span = image_.geometry.l2_span;
+    f.guest = MakeGuestRange(first * span, DivRoundUp(range.length, 8) * span);
+    findings->Add(std::move(f));
+  }
+}
+
 void Columns::ReadGroup(const Group& group, uint64_t begin, uint64_t end,
                         std::vector<TableRef>* tables, Findings* findings,
                         std::vector<HostRange>* bad) const {
   end = std::min(end, group.l1.entries);
   if (begin >= end) return;
   ByteVector raw((end - begin) * 8);
-  ReadTolerant(*image_.source, group.l1.offset + begin * 8, raw, bad);
+  std::vector<HostRange> unreadable;
+  ReadTolerant(*image_.source, group.l1.offset + begin * 8, raw, &unreadable);
+  if (findings != nullptr) ReportUnreadable(group, unreadable, findings);
+  bad->insert(bad->end(), unreadable.begin(), unreadable.end());
   for (uint64_t column = begin; column < end; ++column) {
     uint64_t value = LoadBe<uint64_t>(&raw[(column - begin) * 8]);
     if (value == 0) continue;

@@ -46,6 +46,8 @@ class Columns {
   };
   void ReadGroup(const Group& group, uint64_t begin, uint64_t end, std::vector<TableRef>* tables,
                  Findings* findings, std::vector<HostRange>* bad) const;
+  void ReportUnreadable(const Group& group, const std::vector<HostRange>& bad,
+                        Findings* findings) const;
   void Judge(const Group& group, uint64_t column, uint64_t value, Findings* findings) const;
 
   const Image& image_;

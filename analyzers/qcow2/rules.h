@@ -21,6 +21,8 @@ void JudgeRefcountTable(const Image& image, Findings* findings); // rows 72–79
 void JudgeSnapshots(const Image& image, Findings* findings);     // rows 88–97, 100–108, 140
 void JudgeBitmaps(const Image& image, Findings* findings);       // rows 113–133
 void JudgeLuks(const Image& image, Findings* findings);          // rows 134–138
+// The parts of bitmap tables and of the LUKS header that cannot be read.
+void ProbeSideTables(const Image& image, std::vector<HostRange>* bad);
 
 // A finding about one header field.
 Finding HeaderFinding(Problem problem, std::string_view field, std::string detail = {});

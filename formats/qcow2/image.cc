@@ -78,8 +78,11 @@ void LoadExtensions(Image* image) {
 
 std::string Image::LayerName(size_t layer) const {
   if (layer == 0) return std::string(kActiveLayer);
+  // No program writes an id this long: it is damage, and would be repeated in every finding.
+  constexpr size_t kLongest = 127;
   const std::string& id = snapshots.entries[layer - 1].id;
-  return id.empty() ? fmt::format("#{}", layer) : ValidUtf8(id);
+  if (id.empty() || id.size() > kLongest) return fmt::format("#{}", layer);
+  return ValidUtf8(id);
 }
 
 uint64_t Image::LayerSize(size_t layer) const {
@@ -119,6 +122,10 @@ Result<std::unique_ptr<Image>> ParseImage(const ByteSource& source) {
   if (h.nb_snapshots > 0 && IsAligned(h.snapshots_offset, image->geometry.cluster_size) &&
       h.snapshots_offset != 0) {
     image->snapshots = ParseSnapshots(source, h);
+    if (image->snapshots.stop == SnapshotTable::Stop::kOverrun) {  // damage, or only unreadable?
+      ByteVector entry(image->geometry.cluster_size);
+      ReadTolerant(source, image->snapshots.stopped_offset, entry, &image->unreadable);
+    }
     for (size_t i = 0; i < image->snapshots.entries.size(); ++i) {
       const Snapshot& s = image->snapshots.entries[i];
       image->snapshot_l1.push_back(

@@ -53,7 +53,7 @@ struct Image {
   // Layers: 0 is the active disk, i the snapshot in place i - 1.
   size_t LayerCount() const { return 1 + snapshots.entries.size(); }
   const L1Location& L1Of(size_t layer) const { return layer == 0 ? active : snapshot_l1[layer - 1]; }
-  std::string LayerName(size_t layer) const;          // "active", or the snapshot's id
+  std::string LayerName(size_t layer) const;          // "active", the snapshot's id, or "#1" …
   uint64_t LayerSize(size_t layer) const;             // virtual size in bytes, VM state excluded
   uint64_t L1Min(size_t layer) const { return geometry.MinL1Entries(LayerSize(layer)); }
   std::string TableName(size_t layer, uint64_t l1_index) const;  // "l2[7]", "snapshot[1]/l2[7]"

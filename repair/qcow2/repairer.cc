@@ -23,6 +23,6 @@ std::span<const Pass> Passes() {
 
 }  // namespace
 
-const Repairer kQcow2Repairer{"qcow2", Passes(), nullptr};
+const Repairer kQcow2Repairer{"qcow2", Passes(), nullptr, true};
 
 }  // namespace imgfsck
