@@ -40,9 +40,12 @@ bool IsHarmless(uint32_t c) {
   return c != 0xFEFF && !(c >= 0xFFF9 && c <= 0xFFFB) && !(c >= 0xE0000 && c <= 0xE007F);
 }
 
-std::string Printable(std::string_view untrusted) {
+std::string Printable(std::string_view untrusted) { return PrintableStart(untrusted, SIZE_MAX); }
+
+std::string PrintableStart(std::string_view untrusted, size_t most) {
   std::string out;
   while (!untrusted.empty()) {
+    if (out.size() >= most) return out + "...";
     uint32_t code_point = 0;
     size_t length = DecodeUtf8(untrusted, &code_point);
     if (length != 0 && IsHarmless(code_point)) {

@@ -14,6 +14,9 @@ namespace imgfsck {
 // Control characters, bidi overrides and invalid UTF-8 become \xNN; the rest stays.
 std::string Printable(std::string_view untrusted);
 
+// The same, cut after about `most` bytes of output, "..." standing for the rest.
+std::string PrintableStart(std::string_view untrusted, size_t most = 80);
+
 // Invalid UTF-8 becomes U+FFFD; nothing else changes (JSON, SQL and HTML escape later).
 std::string ValidUtf8(std::string_view untrusted);
 

@@ -20,6 +20,9 @@ Kind KindOf(const Finding& finding) {
           finding.repair_or_default(), finding.effect_or_default()};
 }
 
+// Without -v: of each kind of finding so many are listed, and details are cut.
+constexpr size_t kMostPlaces = 20, kLongestDetail = 300;
+
 // In the order of the first finding of each: what is left before what is mended, the worst first.
 struct Block {
   std::vector<const Finding*> findings;
@@ -42,16 +45,18 @@ std::string Heading(const Finding& first, bool colour) {
   return fmt::format("{}: {} ({})", word, first.info().what, first.info().code);
 }
 
-std::string_view EffectSentence(Effect effect) {
-  switch (effect) {
+std::string_view EffectSentence(const Finding& finding) {
+  const bool there = finding.guest.has_value();  // else nobody knows where, or it is everywhere
+  switch (finding.effect_or_default()) {
     case Effect::kWrong:
-      return "the guest may read wrong data there";
+      return there ? "the guest may read wrong data there" : "the guest may read wrong data";
     case Effect::kStale:
       return "the guest reads older data there";
     case Effect::kZero:
-      return "the guest reads zeros there";
+      return there ? "the guest reads zeros there" : "the guest reads zeros where the data belongs";
     case Effect::kUnreadable:
-      return "the guest cannot read there, or the image does not open";
+      return there ? "the guest cannot read there, or the image does not open"
+                   : "the image does not open, or part of it cannot be read";
     case Effect::kNone:
       return "none: the guest's data is not affected";
   }
@@ -64,7 +69,7 @@ std::string RepairSentence(const Finding& finding) {
     case RepairClass::kSafe:
       return fmt::format("safe (--repair): {}; costs {}", info.mend, info.cost);
     case RepairClass::kAll:
-      return fmt::format("only by --repair=all: {}; can cost {}", info.mend, info.cost);
+      return fmt::format("only by --repair=all: {}; can cost: {}", info.mend, info.cost);
     case RepairClass::kNone:
       break;
   }
@@ -83,12 +88,13 @@ class FindingsText {
     if (block.units > 1) out_.Put(fmt::format(", {} times", block.units));
     out_.Put('\n');
     for (size_t i = 0; i < places; ++i) PutPlace(*block.findings[i]);
-    if (places < block.findings.size()) {
-      out_.Put(fmt::format("  at: {} not listed here\n",
-                           Plural(block.findings.size() - places, "more place", "more places")));
+    if (places > 0 && places < block.findings.size()) {
+      out_.Put(fmt::format("  at: {} not listed here{}\n",
+                           Plural(block.findings.size() - places, "more place", "more places"),
+                           options_.verbosity < 1 ? " (-v lists them)" : ""));
     }
     if (first.severity_or_default() == Severity::kInfo && options_.verbosity < 1) return;
-    PutLine(first.fixed ? "guest, before: " : "guest: ", EffectSentence(first.effect_or_default()));
+    PutLine(first.fixed ? "guest, before: " : "guest: ", EffectSentence(first));
     if (!first.fixed) PutLine("repair: ", RepairSentence(first));
   }
 
@@ -101,7 +107,7 @@ class FindingsText {
   }
 
   void PutPlace(const Finding& finding) {
-    std::string line = Printable(finding.structure);
+    std::string line = PrintableStart(finding.structure);
     auto add = [&](const std::string& part) {
       if (!line.empty()) line += ", ";
       line += part;
@@ -113,7 +119,7 @@ class FindingsText {
       add("of " + names_.Of(finding.layer));
     }
     if (finding.count > 1) add(Plural(finding.count, "time", "times"));
-    if (!finding.detail.empty()) line += ": " + Printable(finding.detail);
+    if (!finding.detail.empty()) line += ": " + PrintableStart(finding.detail, kLongestDetail);
     if (!line.empty()) PutLine("at: ", line);
     for (const Claimant& other : finding.also) PutClaimant(other);
     if (options_.verbosity > 0 && !finding.evidence.empty()) {
@@ -165,7 +171,8 @@ void WriteFindingsText(const std::vector<Finding>& findings, const Findings& lef
   for (const Block& block : blocks) {
     const bool brief =
         options.verbosity < 1 && block.findings.front()->severity_or_default() == Severity::kInfo;
-    const size_t places = brief ? 0 : std::min(room, block.findings.size());
+    const size_t most = brief ? 0 : options.verbosity < 1 ? kMostPlaces : SIZE_MAX;
+    const size_t places = std::min({room, most, block.findings.size()});
     text.PutBlock(block, places);
     room -= places;
   }

@@ -101,6 +101,7 @@ void PutRepair(const RepairSummary& repair, JsonWriter& json) {
   json.Member("mode", repair.mode);
   json.Member("dry-run", repair.dry_run);
   if (!repair.output.empty()) json.Member("output", repair.output);
+  if (!repair.plan_file.empty()) json.Member("plan-file", repair.plan_file);
   json.Key("undo-file");
   repair.undo_file.empty() ? json.Null() : json.Value(std::string_view(repair.undo_file));
   json.Member("patches", repair.patches);

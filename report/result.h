@@ -65,6 +65,7 @@ struct RepairSummary {
   std::string mode;                // "leaks", "safe", "all"
   bool dry_run = false;            // --dry-run, --plan: computed and verified, nothing written
   std::string output;              // --output: the repaired image; IMAGE is as it was
+  std::string plan_file;           // --plan: where the plan was written
   std::string undo_file;           // empty when there is none
   uint64_t patches = 0;            // 0: there was nothing that this mode repairs
   uint64_t bytes_written = 0;      // for a dry run: would be written

@@ -100,6 +100,10 @@ class ImageText {
     }
     if (result_.repair) PutRepair(*result_.repair);
     PutVerdict(RemediesFor(findings));
+    if (result_.repair && !result_.repair->plan_file.empty()) {
+      PutLine(fmt::format("  the plan: {0}; to carry it out: imgfsck --apply {0} -- {1}",
+                          ShellQuoted(result_.repair->plan_file), ShellQuoted(result_.path)));
+    }
   }
 
  private:
@@ -178,7 +182,9 @@ class ImageText {
 
   static std::string StateWord(const Counts& left) {
     if (left.corruptions > 0) return "DAMAGED: ";
-    return left.leaks > 0 ? "no damage found, but space is wasted: " : "look at this: ";
+    // With a warning beside them, leaks may be what is left of lost mappings.
+    return left.leaks > 0 && left.warnings == 0 ? "no damage found, but space is wasted: "
+                                                : "look at this: ";
   }
 
   void PutRepairVerdict(const RepairSummary& repair, const Counts& left) {
@@ -229,6 +235,9 @@ class ImageText {
     if (result_.repair && !result_.repair->dry_run) {
       if (remedies.all > 0 && result_.repair->mode != "all") PutAllAdvice();
       return;
+    }
+    if (check_->findings->Has(Problem::kImageInUse)) {
+      return PutLine("  A running program holds it: end that, then check again.");
     }
     if (left.corruptions > 0) PutLine("  Do not start the VM on it. Keep a copy of the file.");
     if (remedies.safe > 0) {

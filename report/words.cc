@@ -37,7 +37,7 @@ std::string ShellQuoted(std::string_view word) {
 LayerNames::LayerNames(const ImageRows* rows) {
   if (rows == nullptr) return;
   for (const SnapshotRow& snapshot : rows->Snapshots()) {
-    if (!snapshot.name.empty()) names_.emplace(snapshot.id, Printable(snapshot.name));
+    if (!snapshot.name.empty()) names_.emplace(snapshot.id, PrintableStart(snapshot.name));
   }
 }
 
@@ -45,8 +45,8 @@ std::string LayerNames::Of(const std::string& layer) const {
   if (layer.empty()) return "";
   if (layer == kActiveLayer) return "the active disk";
   auto name = names_.find(layer);
-  if (name == names_.end()) return "snapshot " + Printable(layer);
-  return fmt::format("snapshot {} \"{}\"", Printable(layer), name->second);
+  if (name == names_.end()) return "snapshot " + PrintableStart(layer);
+  return fmt::format("snapshot {} \"{}\"", PrintableStart(layer), name->second);
 }
 
 std::string LayerNames::GuestText(const GuestRange& range, const std::string& layer) const {

@@ -51,6 +51,7 @@ class Locked(ImageTest):
             self.assertEqual(folder_state(self.folder), before)
         self.assertNotEqual(done.out + done.err, quiet.out + quiet.err)
         self.assertIn("running program", done.out + done.err)
+        self.assertIn("(image-in-use)", done.out)
 
     def test_dry_run_and_output_touch_nothing_of_a_held_image(self):
         path, _ = self.damaged("leak-zero-16")

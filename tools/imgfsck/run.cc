@@ -147,6 +147,7 @@ class Runner {
 
   Status CarryOut(const CheckOptions& check) {
     if (!options_.plan.empty()) {
+      result_.repair->plan_file = options_.plan;
       return WritePlanFile(*plan_, options_.plan, path_, options_.repair_options.mode);
     }
     if (options_.dry_run) return Ok();
@@ -237,6 +238,7 @@ class Runner {
       PrintMessage("imgfsck", path_, result_.error ? result_.error->message : message_);
       return result_.exit_code;
     }
+    if (!message_.empty()) result_.notes.push_back(message_);
     // What failed is for whoever runs the tool, also when results go to a file.
     if (result_.error) {
       PrintMessage("imgfsck", path_, result_.error->message);
@@ -255,6 +257,7 @@ class Runner {
     if (options_.json) {
       WriteImageJson(result_, report, out);
     } else {
+      if (context_.image_id > 1 && options_.verbosity >= 0) out.Put('\n');
       WriteImageText(result_, report, out);
     }
     return out.Finish().has_value();

@@ -15,6 +15,13 @@ TEST(Printable, LeavesTextAlone) {
   }
 }
 
+TEST(Printable, CanBeCut) {
+  EXPECT_EQ(PrintableStart("abc", 3), "abc");
+  EXPECT_EQ(PrintableStart("abcd", 3), "abc...");
+  EXPECT_EQ(PrintableStart("a\xc3\xa4\xc3\xa4", 2), "a\xc3\xa4...");  // never inside a letter
+  EXPECT_EQ(PrintableStart(std::string(1000000, '\0'), 8), "\\x00\\x00...");
+}
+
 TEST(Printable, StopsControlCharacters) {
   EXPECT_EQ(Printable("\x1b[31mred\x1b[0m"), "\\x1b[31mred\\x1b[0m");
   EXPECT_EQ(Printable("a\rb\nc\td\x7f"), "a\\x0db\\x0ac\\x09d\\x7f");

@@ -61,7 +61,7 @@ TEST_F(TextReport, DamageIsExplainedAndTheVerdictIsLast) {
                         "active disk\n"
                         "  guest: the guest may read wrong data there\n"
                         "  repair: only by --repair=all: " +
-                        std::string(info.mend) + "; can cost " + std::string(info.cost) + "\n"));
+                        std::string(info.mend) + "; can cost: " + std::string(info.cost) + "\n"));
   std::vector<std::string> lines = Lines();
   ASSERT_GE(lines.size(), 4u);
   EXPECT_EQ(lines[lines.size() - 4],
@@ -78,7 +78,9 @@ TEST_F(TextReport, FindingsOfOneKindAreOneBlock) {
   std::string text = Text();
   EXPECT_EQ(text.find(what), text.rfind(what));
   EXPECT_THAT(text, HasSubstr(", 30 times\n"));
-  EXPECT_THAT(text, HasSubstr("file 0x1d00000-"));
+  EXPECT_THAT(text, Not(HasSubstr("file 0x1400000-")));
+  EXPECT_THAT(text, HasSubstr("at: 10 more places not listed here (-v lists them)\n"));
+  EXPECT_THAT(Text({.verbosity = 1}), HasSubstr("file 0x1d00000-"));
   text = Text({.max_findings = 3});
   EXPECT_THAT(text, HasSubstr("file 0x200000-"));
   EXPECT_THAT(text, Not(HasSubstr("file 0x300000-")));
