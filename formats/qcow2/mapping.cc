@@ -110,6 +110,8 @@ class MappingCursor : public RowCursor<MappingRow> {
     if ((entry.descriptor & kL2Reserved) != 0 || !IsAligned(host, g_.cluster_size)) {
       flags |= kMappingDamaged;
     }
+    // Nothing reads the data file at another place than the guest's own.
+    if (allocated && image_.has_data_file() && host != begin) flags |= kMappingDamaged;
     if (allocated && !image_.has_data_file() && host >= image_.file_size) flags |= kMappingPastEnd;
     if (g_.extended_l2) {
       MapSubclusters(entry, begin, end, allocated, flags);

@@ -30,8 +30,11 @@ class Counts {
         &result));
     IMG_RETURN_IF_ERROR(std::move(failed));
     if (conflicts_ > 0) {
-      outcome_.notes.push_back(fmt::format(
-          "{} clusters claimed twice keep their counts: they have to be split first", conflicts_));
+      outcome_.notes.push_back(
+          conflicts_ == 1
+              ? std::string("one cluster claimed twice keeps its count: it has to be split first")
+              : fmt::format("{} clusters claimed twice keep their counts: they have to be split first",
+                            conflicts_));
     }
     return outcome_;
   }

@@ -16,8 +16,7 @@ constexpr std::initializer_list<Problem> kProblems = {
     Problem::kQcow2ComprUndecodable, Problem::kQcow2ComprDataFile,
     Problem::kQcow2Extl2BothBits,
     Problem::kQcow2Extl2AllocNoHost, Problem::kQcow2Extl2ComprBitmap,
-    Problem::kQcow2DatafileOffset,   Problem::kQcow2SnapL2Structure,
-    Problem::kQcow2MetaOverlap};
+    Problem::kQcow2SnapL2Structure,  Problem::kQcow2MetaOverlap};
 
 class DropMappings {
  public:
@@ -92,7 +91,7 @@ class DropMappings {
   }
 
   enum class Fate { kKeep, kMended, kZeroed };
-  Fate Decide(uint64_t guest, Entry* entry) const {
+  Fate Decide(Entry* entry) const {
     if (entry->compressed()) {
       CompressedSpan span = DecodeCompressed(g_, entry->descriptor);
       if ((image_.has_data_file() && May(Problem::kQcow2ComprDataFile)) ||
@@ -107,12 +106,7 @@ class DropMappings {
       return Fate::kKeep;
     }
     uint64_t host = entry->host();
-    if (image_.has_data_file()) {
-      bool allocated = host != 0 || entry->copied();
-      if (!allocated || host == guest || !May(Problem::kQcow2DatafileOffset)) return Fate::kKeep;
-      entry->descriptor = (entry->descriptor & ~kOffsetMask) | guest;
-      return Fate::kMended;
-    }
+    if (image_.has_data_file()) return Fate::kKeep;
     if (!IsAligned(host, g_.cluster_size) && May(Problem::kQcow2L2EntryUnaligned)) {
       return Fate::kZeroed;
     }
@@ -138,8 +132,7 @@ class DropMappings {
     for (uint64_t i = 0; i < g_.l2_entries; ++i) {
       Entry entry = LoadEntry(g_, bytes, i);
       if (entry.empty()) continue;
-      uint64_t guest = (table.column * g_.l2_entries + i) << g_.cluster_bits;
-      Fate fate = Decide(guest, &entry);
+      Fate fate = Decide(&entry);
       if (fate == Fate::kKeep) continue;
       if (fate == Fate::kZeroed) {
         auto zero = ZeroEntry();

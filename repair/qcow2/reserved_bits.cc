@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Clears bits that must be clear, in L1, L2 and refcount table entries, where what remains makes
-// sense: what the entry maps does not change.
+// sense: what the entry maps does not change. With a data file, where a cluster lies follows from
+// its place on the disk; nothing reads an entry that says otherwise.
 #include "analyzers/qcow2/entry_rules.h"
 #include "repair/qcow2/passes.h"
 
@@ -13,7 +14,7 @@ constexpr std::initializer_list<Problem> kProblems = {
     Problem::kQcow2L2EntryUnaligned,  Problem::kQcow2ComprCopied,
     Problem::kQcow2ComprReserved,     Problem::kQcow2RtEntryReserved,
     Problem::kQcow2SnapL2Structure,   Problem::kQcow2DatafileCopied,
-    Problem::kQcow2L1Copied};
+    Problem::kQcow2L1Copied,          Problem::kQcow2DatafileOffset};
 
 class ReservedBits {
  public:
@@ -28,8 +29,14 @@ class ReservedBits {
                                                                 MutableBytes bytes, bool* changed) {
       for (uint64_t i = 0; i < image_.geometry.l2_entries; ++i) {
         Entry entry = LoadEntry(image_.geometry, bytes, i);
-        Entry mended = entry.compressed() ? MendCompressed(entry) : MendStandard(table, entry);
+        uint64_t guest = (table.column * image_.geometry.l2_entries + i)
+                         << image_.geometry.cluster_bits;
+        Entry mended =
+            entry.compressed() ? MendCompressed(entry) : MendStandard(table, guest, entry);
         if (mended.descriptor == entry.descriptor) continue;
+        if (image_.has_data_file() && mended.host() != entry.host()) {
+          AddLayers(state_, table, i, &outcome_.settled);
+        }
         StoreEntry(image_.geometry, bytes, i, mended);
         ++outcome_.changes;
         *changed = true;
@@ -48,7 +55,7 @@ class ReservedBits {
            (image_.has_data_file() || host < image_.file_size);
   }
 
-  Entry MendStandard(const TableRef& table, Entry entry) const {
+  Entry MendStandard(const TableRef& table, uint64_t guest, Entry entry) const {
     uint64_t host = entry.host();
     if ((entry.descriptor & kL2Reserved) != 0 && Sound(host) &&
         May(Problem::kQcow2L2EntryReserved)) {
@@ -58,6 +65,9 @@ class ReservedBits {
       entry.descriptor &= ~kZeroFlag;
     }
     if (image_.has_data_file()) {
+      if ((host != 0 || entry.copied()) && May(Problem::kQcow2DatafileOffset)) {
+        entry.descriptor = (entry.descriptor & ~kOffsetMask) | guest;
+      }
       bool copied_needed = host != 0 && table.active && May(Problem::kQcow2DatafileCopied);
       if (copied_needed) entry.descriptor |= kCopied;
       return entry;
@@ -126,7 +136,7 @@ class ReservedBits {
 }  // namespace
 
 const Pass kReservedBitsPass{
-    "reserved-bits", 40, "clear bits that must be clear",
+    "reserved-bits", 40, "clear bits that must be clear, set what the format leaves no choice about",
     [](const CheckReport& report, const RepairOptions& options) {
       return StateOf(report).walked && WantedAny(report, options, kProblems);
     },

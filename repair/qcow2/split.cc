@@ -269,12 +269,20 @@ class Split {
   std::map<uint64_t, uint64_t> released_;          // references that a cluster has lost
 };
 
+// Layers that share a cluster at different places are only suspicious as long as all of them are
+// counted. Where they are not, to raise the count would bless what nobody meant.
+bool UncountedAlias(const CheckReport& report, const RepairOptions& options) {
+  return report.findings.Has(Problem::kQcow2CrossLayerAlias) &&
+         WantedAny(report, options, {Problem::kQcow2RefcountLow});
+}
+
 }  // namespace
 
 const Pass kSplitPass{"split", 50, "give every claimant of a shared cluster a cluster of its own",
                       [](const CheckReport& report, const RepairOptions& options) {
                         return StateOf(report).walked && StateOf(report).claims().AnyConflict() &&
-                               WantedAny(report, options, kProblems);
+                               (WantedAny(report, options, kProblems) ||
+                                UncountedAlias(report, options));
                       },
                       [](const PassContext& context) { return Split(context).Run(); }};
 

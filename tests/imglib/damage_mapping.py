@@ -303,7 +303,7 @@ def _(p):
     extension = p.extension(EXT_DATA_FILE)
     if not extension:
         raise Unfit("the image names no data file")
-    os.truncate(extension.data.decode(), p.size // 2)
+    os.truncate(os.path.join(os.path.dirname(p.path), extension.data.decode()), p.size // 2)
 
 
 @damage("datafile-raw-map", "datafile-raw-map", content="data-file-raw")
