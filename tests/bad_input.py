@@ -8,10 +8,19 @@ import subprocess
 
 from imglib.make import Recipe
 from imglib.programs import BIN, SANITIZED, folder_state, run
-from imglib.qcow2 import HEADER
+from imglib.qcow2 import BITMAP_ENTRY, EXT_CRYPTO, HEADER, SNAPSHOT_ENTRY, Qcow2
 from imglib.testing import ImageTest, main, sample
 
 SECONDS = 10
+# What imgdump can be asked; --db apart, which writes a file.
+QUESTIONS = (["--json"], ["--map"], ["--map", "--json"], ["--sql"], ["--hex", "header"],
+             ["--hex", "l1"], ["--hex", "l2[0]"], ["--query", "SELECT count(*) FROM finding"],
+             ["--query", "SELECT sum(length) FROM mapping", "--query", "SELECT * FROM image"],
+             ["--query", "SELECT * FROM field", "--mode", "csv"],
+             ["--query", "SELECT count(*), sum(stored) FROM refcount"],
+             ["--query", "SELECT kind, sum(length) FROM region GROUP BY kind", "--mode", "jsonl"],
+             ["--query", "SELECT * FROM mapping WHERE guest_offset = 9223372036854775807"],
+             ["--query", "SELECT * FROM snapshot", "--mode", "json"])
 ADDRESS_SPACE = 1 << 30  # bytes; the sanitizers reserve far more and are not held to it
 
 
@@ -22,8 +31,18 @@ def bounded(*command):
 
 
 class BadInput(ImageTest):
+    on_disk = False
+    asked = 0
+
+    def ask(self, path, *words):
+        done = bounded(BIN / "imgdump", *words, path)
+        self.assertIn(done.code, (0, 8), (words, done.err))
+        if done.code == 8:
+            self.assertTrue(done.err.strip(), words)
+
     def both(self, path, allowed, before=None):
-        """Runs the check and the dump; returns the check's result."""
+        """Runs the check, a repair that writes nothing, and the dump with one more question each
+        time; returns the check's result."""
         before = before or folder_state(self.folder)
         check = bounded(BIN / "imgfsck", path)
         self.assertIn(check.code, allowed, check.out + check.err)
@@ -34,6 +53,12 @@ class BadInput(ImageTest):
         dump = bounded(BIN / "imgdump", path)
         self.assertIn(dump.code, (0, 8), dump.err)
         self.assertTrue((dump.out + dump.err).strip())
+        self.ask(path, *QUESTIONS[BadInput.asked % len(QUESTIONS)])
+        if BadInput.asked % 4 == 0:
+            mode = ("safe", "all")[BadInput.asked // 4 % 2]
+            tried = bounded(BIN / "imgfsck", f"--repair={mode}", "--dry-run", "--deep", path)
+            self.assertIn(tried.code, (0, 4, 8), tried.err)
+        BadInput.asked += 1
         self.assertEqual(folder_state(self.folder), before)
         return check
 
@@ -52,6 +77,27 @@ class BadInput(ImageTest):
                 path = self.folder / name
                 path.write_bytes(data)
                 self.refused(path)
+
+    def test_every_question_on_each_of_them(self):
+        for name, data in (("empty", b""), ("one-byte", b"Q"), ("text", b"A letter.\n" * 999),
+                           ("magic", b"QFI\xfb"), ("version", b"QFI\xfb\0\0\0\3"),
+                           ("header", b"QFI\xfb\0\0\0\3" + bytes(96))):
+            path = self.folder / name
+            path.write_bytes(data)
+            before = folder_state(self.folder)
+            for words in QUESTIONS:
+                for named in ([], ["--format", "qcow2"], ["--format", "raw"]):
+                    with self.subTest(file=name, words=words, named=named):
+                        self.ask(path, *named, *words)
+            for named in (["--format", "qcow2"], ["--format", "vpc"], ["--format", "qcow"],
+                          ["--format", "cow"], ["--format", "raw"]):
+                with self.subTest(file=name, named=named):
+                    done = bounded(BIN / "imgfsck", *named, path)
+                    self.assertIn(done.code, (0, 4, 8), done.err)
+                    self.assertIn(bounded(BIN / "imgfsck", *named, "--repair=all", "--dry-run",
+                                          path).code, (0, 4, 8))
+            self.assertEqual(folder_state(self.folder), before)
+            path.unlink()
 
     def test_no_such_file(self):
         self.refused(self.folder / "missing.qcow2")
@@ -114,6 +160,39 @@ class BadInput(ImageTest):
                     path = self.folder / "field.qcow2"
                     path.write_bytes(whole[:at] + value.to_bytes(size, "big") + whole[at + size:])
                     self.both(path, (0, 4, 8))
+            self.fresh_folder()
+
+    def test_every_field_of_tables_at_its_limits(self):
+        """The records that the header leads to, field by field: the first and the last of each kind."""
+        for recipe in (Recipe("snapshots"), Recipe("bitmaps"), Recipe("luks"), Recipe("backing")):
+            sound = self.sound(recipe)
+            whole, places = sound.read_bytes(), set()
+            with Qcow2(sound) as image:
+                for snapshot in (image.snapshots[:1] + image.snapshots[-1:]):
+                    places |= {(snapshot.place + at, n) for at, n in SNAPSHOT_ENTRY.values()}
+                    places |= {(snapshot.place + 40 + at, 8) for at in (0, 8, 16)}
+                for bitmap in image.bitmaps[:1]:
+                    places |= {(bitmap.place + at, size) for at, size in BITMAP_ENTRY.values()}
+                    places.add((bitmap.table_offset, 8))
+                for extension in image.extensions:
+                    places |= {(extension.place, 4), (extension.place + 4, 4)}
+                    places |= {(extension.place + 8 + at, 8)
+                               for at in range(0, min(extension.length, 24), 8)}
+                    if extension.type == EXT_CRYPTO:
+                        luks = int.from_bytes(extension.data[:8], "big")
+                        places |= {(luks + at, size) for at, size in
+                                   ((6, 2), (104, 4), (108, 4), (164, 4), (208, 4), (212, 4),
+                                    (248, 4), (252, 4))}
+                places |= {(place, 8) for _, place, size in image.layers() if size}
+                places |= {(image.header["refcount_table_offset"], 8),
+                           (image.u64(image.header["refcount_table_offset"]), 8),
+                           (next(image.slots()).place, 8)}
+            changes = [(at, size, value) for at, size in sorted(places)
+                       for value in (0, 1, (1 << 8 * size - 1) - 1, (1 << 8 * size) - 1)]
+            for at, size, value in sample(changes, 80, 8):
+                with self.subTest(recipe=recipe, at=at, value=value):
+                    sound.write_bytes(whole[:at] + value.to_bytes(size, "big") + whole[at + size:])
+                    self.both(sound, (0, 4))
             self.fresh_folder()
 
     def test_usage_errors_answer_16(self):
