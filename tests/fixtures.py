@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Every named damage, against what imgfsck is expected to say of it, word for word:
+fixtures/FORMAT/NAME/expect.check, of the damaged image; expect.repair, of a safe repair, and of
+`--repair=all` when that leaves something; expect.recheck, of the repaired image.
+
+    fixtures.py --renew [FORMAT/NAME...]   writes these files anew; look at `git diff` afterwards
+
+And every problem that the registry knows must be raised by some test, or stand in NEVER_RAISED with
+the reason."""
+import multiprocessing
+import os
+import pathlib
+import re
+import shutil
+import sys
+import traceback
+
+from imglib.fixtures import Bases, all_fixtures, built
+from imglib.programs import imgfsck
+from imglib.testing import ImageTest, main, sample
+
+HERE = pathlib.Path(__file__).resolve().parent
+FOLDER = HERE / "fixtures"
+STEPS = ("check", "repair", "recheck")
+
+# Problems that no test raises, and why.
+NOT_YET = "no checker adds it yet"
+PARENTS = "the tests of VHD chains and of the azure profile are to come"
+NEVER_RAISED = {
+    "image-repair-interrupted": "a check of such an image answers 8 and says what to do",
+    **dict.fromkeys(("chain-cycle", "chain-format-mismatch", "chain-name-not-followed",
+                     "chain-short", "chain-too-deep"), NOT_YET),
+    **dict.fromkeys(("vhd-azure-geometry", "vhd-azure-not-fixed", "vhd-azure-size",
+                     "vhd-parent-chain-cycle", "vhd-parent-newer-than-child", "vhd-parent-size",
+                     "vhd-parent-timestamp", "vhd-parent-uuid-mismatch"), PARENTS),
+}
+
+
+def transcript(folder, fixture, *more):
+    """(exit status, the command with what it prints)."""
+    options = [*fixture.options, *more]
+    done = imgfsck(*options, fixture.file, cwd=folder)
+    words = " ".join(["$ imgfsck", *options, fixture.file])
+    return done.code, f"{words}\n{done.out}{done.err}exit status {done.code}\n"
+
+
+def transcripts(fixture, root):
+    """What the three steps print, by step."""
+    with built(fixture, root) as folder:
+        _, check = transcript(folder, fixture)
+        code, repair = transcript(folder, fixture, "--repair")
+        if code == 4:
+            repair += "\n" + transcript(folder, fixture, "--repair=all")[1]
+        _, recheck = transcript(folder, fixture)
+        return dict(zip(STEPS, (check, repair, recheck)))
+
+
+class Fixtures(ImageTest):
+    on_disk = False
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.bases = Bases(cls._root)
+        cls.fixtures = all_fixtures(cls.bases)
+
+    def chosen(self):
+        if RENEW is None:
+            return sample(self.fixtures, len(self.fixtures), 40)
+        return [key for key in self.fixtures
+                if not RENEW or key in RENEW or key.split("/")[0] in RENEW]
+
+    def test_words(self):
+        keys = self.chosen()
+        self.assertTrue(keys, "no such fixture")
+        self.bases.prepare(self.fixtures[key].base for key in keys if self.fixtures[key].base)
+        # Forked: a function of this module could not be sent to other processes by name alone.
+        with multiprocessing.get_context("fork").Pool(os.cpu_count(), init_worker,
+                                                      (self.fixtures, self._root)) as pool:
+            for key, texts, failure in pool.imap_unordered(work, keys, 4):
+                with self.subTest(fixture=key):
+                    self.assertIsNone(failure, failure)
+                    for step, text in texts.items():
+                        self.compare(FOLDER / key / f"expect.{step}", key, text)
+
+    def compare(self, file, key, text):
+        if RENEW is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        self.assertTrue(file.exists(), f"{file} is missing: fixtures.py --renew {key}")
+        self.assertEqual(file.read_text(), text, f"fixtures.py --renew {key} accepts this")
+
+    def test_no_fixture_without_a_recipe(self):
+        there = {str(file.parent.relative_to(FOLDER)) for file in FOLDER.glob("*/*/expect.*")}
+        if RENEW is not None:
+            for key in there - self.fixtures.keys():
+                shutil.rmtree(FOLDER / key)
+            return
+        self.assertEqual(there, self.fixtures.keys())
+
+
+def init_worker(fixtures, root):
+    global FIXTURES, ROOT  # pylint: disable=global-statement
+    FIXTURES, ROOT = fixtures, root
+
+
+def work(key):
+    try:
+        return key, transcripts(FIXTURES[key], ROOT), None
+    except Exception:  # pylint: disable=broad-except
+        return key, None, traceback.format_exc()
+
+
+class EveryProblem(ImageTest):
+    """That each row of the registry is raised by something."""
+
+    def raised(self):
+        """The codes in the words of the fixtures."""
+        found = set()
+        for file in FOLDER.glob("*/*/expect.check"):
+            found |= set(re.findall(r"\((?:[a-z0-9]+-)+[a-z0-9]+\)", file.read_text()))
+        return {code.strip("()") for code in found}
+
+    def test_each_is_raised(self):
+        registry = (HERE.parent / "model" / "problems.def").read_text()
+        problems = dict(re.findall(r'X\((k\w+), \d+, "([a-z0-9-]+)"', registry))
+        self.assertGreater(len(problems), 250)
+        raised = self.raised()
+        # The other formats' checkers are tested in C++, by the registry's name or by the code.
+        files = [*(HERE / "unit").rglob("*.cc"), *(HERE / "unit").rglob("*.h"), *HERE.glob("*.py")]
+        words = set(re.findall(r"[\w-]+", "\n".join(file.read_text() for file in files
+                                                   if file != pathlib.Path(__file__))))
+        missing = {code for name, code in problems.items() if code not in raised
+                   and (code.startswith("qcow2-") or not words & {code, name})}
+        self.assertEqual(missing - NEVER_RAISED.keys(), set(), "raised by no test")
+        self.assertEqual(NEVER_RAISED.keys() - set(problems.values()), set(), "no such problem")
+
+
+RENEW = None
+if "--renew" in sys.argv:
+    at = sys.argv.index("--renew")
+    RENEW = sys.argv[at + 1:]
+    del sys.argv[at:]
+    sys.argv.append("Fixtures")
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The damaged images that tests/fixtures.py holds imgfsck to, by format and name. Each is made anew,
+and is the same on every machine and in every folder."""
+import contextlib
+import pathlib
+import shutil
+import tempfile
+import threading
+from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
+
+import imgdamage  # noqa: F401  registers the recipes
+from imglib import patient
+from imglib.make import make
+from imglib.patient import Patient
+from imglib.programs import copy
+from imglib.qcow2 import EXT_DATA_FILE
+
+# file: the image's name. base: what it is made from, a key of `Bases`, or None.
+# build(folder): puts the damaged image and what belongs to it into the folder.
+# options: what imgfsck needs on its command line. text: what was done to it.
+Fixture = namedtuple("Fixture", "format name file base build options text")
+
+
+class Bases:
+    """Sound qcow2 images, each made once by QEMU and then copied."""
+    FILE = "disk.qcow2"
+
+    def __init__(self, root):
+        self.root, self.homes, self.lock = pathlib.Path(root), {}, threading.Lock()
+
+    def prepare(self, recipes):
+        """Makes several at a time: QEMU's tools mostly wait."""
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(self.home, dict.fromkeys(recipes)))
+
+    def home(self, recipe):
+        if recipe not in self.homes:
+            home = pathlib.Path(tempfile.mkdtemp(prefix="base", dir=self.root))
+            make(home / self.FILE, recipe)
+            if recipe.content.startswith("data-file"):
+                self.name_data_file(home / self.FILE)
+            with self.lock:
+                self.homes[recipe] = home
+        return self.homes[recipe]
+
+    def name_data_file(self, path):
+        """QEMU was told where the data file is; the image shall not depend on that."""
+        with contextlib.closing(Patient(path)) as image:
+            image.change_extension(EXT_DATA_FILE, f"{self.FILE}.data".encode())
+
+    def copy(self, recipe, folder):
+        for file in self.home(recipe).iterdir():
+            copy(file, pathlib.Path(folder) / file.name)
+
+
+def qcow2_fixtures(bases):
+    for name, recipe in patient.RECIPES.items():
+        def build(folder, name=name, recipe=recipe):
+            bases.copy(recipe.base, folder)
+            patient.apply(name, folder / Bases.FILE)
+        yield Fixture("qcow2", name, Bases.FILE, recipe.base, build, recipe.options, recipe.text)
+
+
+def all_fixtures(bases):
+    """"format/name" -> Fixture."""
+    fixtures = {}
+    for fixture in [*qcow2_fixtures(bases)]:
+        key = f"{fixture.format}/{fixture.name}"
+        assert key not in fixtures, key
+        fixtures[key] = fixture
+    return fixtures
+
+
+@contextlib.contextmanager
+def built(fixture, root):
+    """A folder with the damaged image in it."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="fixture", dir=root))
+    try:
+        fixture.build(folder)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
