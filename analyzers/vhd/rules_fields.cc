@@ -28,8 +28,7 @@ struct Adder {
 
 void JudgeType(const Image& image, const Adder& add) {
   const Footer& f = image.footer;
-  bool known = f.disk_type >= 2 && f.disk_type <= 4;
-  if (!known) {
+  if (!f.TypeKnown()) {
     Finding finding = At(Problem::kVhdTypeInvalid, "footer", FooterAt(image) + footer_at::kDiskType,
                          4, fmt::format("{}", f.disk_type));
     bool other = (image.leading.sound() && image.leading.footer.disk_type != f.disk_type) ||

@@ -155,7 +155,9 @@ void JudgeMismatch(const Image& image, Findings* out) {
     // Which is right about the header's place is seen there.
     bool proven = grave == "data_offset" && image.header_state == SlotState::kSound &&
                   (a.data_offset == image.header_offset || b.data_offset == image.header_offset);
-    if (proven) f.repair = RepairClass::kSafe;
+    // A type that does not exist is not the one that the structures are of.
+    bool only_type = grave == "disk_type" && a.TypeKnown() != b.TypeKnown();
+    if (proven || only_type) f.repair = RepairClass::kSafe;
   }
   out->Add(std::move(f));
 }

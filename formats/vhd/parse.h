@@ -39,6 +39,7 @@ struct Footer {
   bool HasCookie() const;
   bool ChecksumValid() const;  // tap images up to 1.1: with hidden taken as 0, too
   DiskType type() const { return DiskType{disk_type}; }
+  bool TypeKnown() const { return disk_type >= 2 && disk_type <= 4; }
 };
 
 struct Locator {

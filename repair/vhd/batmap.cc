@@ -101,7 +101,13 @@ Result<PassOutcome> Run(const PassContext& context) {
     }
   }
   if (header.version == 0 || header.version > kBatmapVersion) header.version = kBatmapVersion;
+  uint32_t stored = header.checksum;
   header.checksum = MapChecksum(Bytes(map).first(std::min(covered, bytes)), header.version);
+  if (image.BatmapUsable() && stored == header.checksum) {
+    // The map was hit, and neither the table nor the bitmaps that it speaks of.
+    editor.Settle(Problem::kVhdBatmapFullUnallocated, &outcome);
+    editor.Settle(Problem::kVhdBatmapFullBitmapPartial, &outcome);
+  }
   IMG_RETURN_IF_ERROR(editor.Write(header.offset, map));
   IMG_RETURN_IF_ERROR(editor.Write(image.batmap_offset, Seal(&header)));
   outcome.changes = 1;

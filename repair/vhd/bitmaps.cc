@@ -76,7 +76,8 @@ class BitmapPass {
         SetBit(bitmap, s, on);
       }
       IMG_RETURN_IF_ERROR(editor_.Write(start, bitmap));
-      if (!on) outcome_.changed.push_back(OfDisk(MakeGuestRange(at, end - at)));
+      auto& list = on ? outcome_.settled : outcome_.changed;  // QEMU showed it all the time
+      list.push_back(OfDisk(MakeGuestRange(at, end - at)));
       ++outcome_.changes;
       at = end;
     }

@@ -47,6 +47,12 @@ std::vector<const Finding*> Editor::FindingsOf(Problem problem) const {
   return findings;
 }
 
+void Editor::Settle(Problem problem, PassOutcome* outcome) const {
+  for (const Finding* finding : FindingsOf(problem)) {
+    if (finding->guest) outcome->settled.push_back(OfDisk(*finding->guest));
+  }
+}
+
 Status Editor::Fill(uint64_t offset, uint64_t length, uint8_t byte) {
   const ByteVector bytes(std::min(length, kPiece), byte);
   while (length > 0) {

@@ -28,6 +28,8 @@ class Editor {
   bool AskedByName(Problem problem) const { return options_.also_fix.contains(problem); }
   // The findings of this kind that were kept and may be mended.
   std::vector<const Finding*> FindingsOf(Problem problem) const;
+  // Says that the guest bytes of these findings are right after all.
+  void Settle(Problem problem, PassOutcome* outcome) const;
 
   Status Write(uint64_t offset, Bytes bytes) { return overlay_.WriteAt(offset, bytes); }
   Status Fill(uint64_t offset, uint64_t length, uint8_t byte);

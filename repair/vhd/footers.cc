@@ -13,13 +13,16 @@
 namespace imgfsck::vhd {
 namespace {
 
-// Of two sound footers that differ in what matters: the newer one; of equal age the one whose size
-// the block table was made for; else the larger.
+// Of two sound footers that differ in what matters: the one that can be right; the newer one; of
+// equal age the one whose size the block table was made for; else the larger.
 const Footer& Newer(const Image& image) {
   const Footer &trailing = image.trailing.footer, &leading = image.leading.footer;
   if (trailing.data_offset != leading.data_offset) {
     if (leading.data_offset == image.header_offset) return leading;
     if (trailing.data_offset == image.header_offset) return trailing;
+  }
+  if (trailing.TypeKnown() != leading.TypeKnown()) {
+    return trailing.TypeKnown() ? trailing : leading;
   }
   if (trailing.timestamp != leading.timestamp) {
     return trailing.timestamp > leading.timestamp ? trailing : leading;

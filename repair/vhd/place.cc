@@ -28,6 +28,10 @@ class PlacePass {
 
   Result<PassOutcome> Run() {
     IMG_RETURN_IF_ERROR(image_.sparse() ? Sparse() : Fixed());
+    if (outcome_.changes > 0 && editor_.Asked(Problem::kVhdGeometryExceedsSize)) {
+      // No guest could keep anything there; now all readers agree about it.
+      editor_.Settle(Problem::kVhdGeometryExceedsSize, &outcome_);
+    }
     if (outcome_.changes == 0 && editor_.Asked(Problem::kVhdFooter511)) {
       ++outcome_.changes;
       IMG_RETURN_IF_ERROR(editor_.overlay().SetSize(image_.file_size + 1));
