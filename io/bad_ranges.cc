@@ -115,9 +115,11 @@ Result<std::vector<HostRange>> ReadDdrescueMap(const std::string& path) {
   return error;
 }
 
-std::string FormatDdrescueMap(uint64_t size, const std::vector<GuestRange>& bad) {
-  std::string text =
-      "# Mapfile. Created by imgfsck\n"
+std::string FormatDdrescueMap(uint64_t size, const std::vector<GuestRange>& bad,
+                              const std::vector<std::string>& comments) {
+  std::string text = "# Mapfile. Created by imgfsck\n";
+  for (const std::string& comment : comments) text += "# " + comment + "\n";
+  text +=
       "# current_pos  current_status  current_pass\n"
       "0x00000000     +               1\n"
       "#      pos        size  status\n";

@@ -15,7 +15,9 @@ Result<std::vector<HostRange>> ParseDdrescueMap(std::string_view text);
 Result<std::vector<HostRange>> ReadDdrescueMap(const std::string& path);
 
 // A map over [0, size): '+' everywhere but in `bad` ('-'). Deterministic; no clock, no command line.
-std::string FormatDdrescueMap(uint64_t size, const std::vector<GuestRange>& bad);
+// `comments`: lines for its head, without '#'.
+std::string FormatDdrescueMap(uint64_t size, const std::vector<GuestRange>& bad,
+                              const std::vector<std::string>& comments = {});
 
 // `base` with reads inside `bad` failing with kIo, as the medium would.
 class BadRangeSource : public ByteSource {

@@ -12,6 +12,7 @@
 #include "formats/qcow2/metadata.h"
 #include "analyzers/qcow2/rules.h"
 #include "analyzers/qcow2/state.h"
+#include "analyzers/qcow2/stream_overlaps.h"
 #include "base/interrupt.h"
 #include "formats/qcow2/rows.h"
 
@@ -40,9 +41,11 @@ class Check {
       IMG_RETURN_IF_ERROR(Walk());
       JudgeDataFile(*state_->image, options_, state_->walk.data_file_end, out_);
       IMG_RETURN_IF_ERROR(Conflicts());
+      IMG_RETURN_IF_ERROR(Overlaps());
       IMG_RETURN_IF_ERROR(Counts());
       JudgeHidden(*state_, out_);
-      if (options_.deep) IMG_RETURN_IF_ERROR(JudgeDeep(*state_, options_, out_));
+      if (options_.deep) IMG_RETURN_IF_ERROR(JudgeDeep(state_.get(), options_, out_));
+      NameSharingLayers(*state_, out_);
     }
     if (state_->image->walkable) ProbeSideTables(*state_->image, &state_->image->unreadable);
     Unreadable(state_->image->unreadable, "metadata");
@@ -105,7 +108,7 @@ class Check {
     IMG_RETURN_IF_ERROR(CollectClaims(
         image(), *state_->columns,
         [&](uint64_t c) { return c < claims.clusters() && claims.IsConflict(c); }, &list));
-    JudgeConflicts(image(), list, out_);
+    JudgeConflicts(image(), claims, list, out_);
     if (list.truncated) {
       Finding f;
       f.problem = Problem::kImageTooManyOverlaps;
@@ -113,6 +116,15 @@ class Check {
       out_->Add(std::move(f));
     }
     return Ok();
+  }
+
+  // A deep check knows how long each stream really is.
+  Status Overlaps() {
+    if (options_.deep) return Ok();
+    const uint64_t shortest = ShortestStream(image().geometry, image().header.compression_type);
+    return JudgeStreamOverlaps(
+        image(), *state_->columns, state_->walk.streams.Overlapping(),
+        [shortest](const CompressedSpan&) { return shortest; }, out_, &state_->overlaps);
   }
 
   void AddRun(const CountRun& run) {

@@ -4,135 +4,138 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <mutex>
+#include <tuple>
 
 #include "analyzers/qcow2/entry_rules.h"
 #include "analyzers/qcow2/state.h"
+#include "analyzers/qcow2/stream_overlaps.h"
+#include "analyzers/qcow2/streams.h"
 #include "base/interrupt.h"
 #include "base/parallel.h"
 #include "base/text.h"
-#include "formats/common/deflate.h"
 
 namespace imgfsck::qcow2 {
 namespace {
 
-// A compressed entry of one distinct table.
-struct Stream {
-  TableRef table;
-  uint64_t index = 0;
-  CompressedSpan span;
-  uint64_t consumed = 0;  // bytes of the stream itself; 0: could not be decoded
+constexpr size_t kWork = 1 << 15;  // entries gathered before they are decoded together
+constexpr size_t kShare = 32;      // of these, what a thread takes at a time
+
+// A compressed entry, and what became of it.
+struct Work {
+  StreamRef ref;
+  DecodedStream decoded;
+
+  auto Key() const { return std::tuple(ref.table.column, ref.index, ref.descriptor); }
 };
 
 class DeepCheck {
  public:
-  DeepCheck(const CheckState& state, const CheckOptions& options, Findings* findings)
-      : state_(state), image_(*state.image), g_(image_.geometry), options_(options),
-        findings_(findings) {}
+  DeepCheck(CheckState* state, const CheckOptions& options, Findings* findings)
+      : state_(*state), image_(*state->image), g_(image_.geometry), options_(options),
+        findings_(findings), decoder_(image_) {}
 
   Status Run() {
     IMG_RETURN_IF_ERROR(DecodeAll());
-    JudgeOverlaps();
+    IMG_RETURN_IF_ERROR(JudgeOverlaps());
     JudgeHoles();
     return Ok();
   }
 
  private:
-  bool Decode(Stream* stream, uint64_t extra_sectors) const {
-    uint64_t length = stream->span.length + extra_sectors * kCompressedSector;
-    if (stream->span.offset >= image_.file_size) return false;
-    length = std::min(length, image_.file_size - stream->span.offset);
-    ByteVector in(length), out(g_.cluster_size);
-    std::vector<HostRange> bad;
-    ReadTolerant(*image_.source, stream->span.offset, in, &bad);
-    size_t consumed = 0;
-    Status status = image_.header.compression_type == kZstd ? ZstdDecode(in, out, &consumed)
-                                                            : InflateRaw(in, out, &consumed);
-    stream->consumed = status ? consumed : 0;
-    return status.has_value();
-  }
-
-  void JudgeStream(Stream* stream, Findings* out) const {
-    auto add = [&](Problem problem, std::string detail) {
-      out->Add(EntryFinding(image_, stream->table, stream->index, problem, std::move(detail)));
-    };
-    std::string where =
-        fmt::format("{} bytes at {}", stream->span.length, Hex(stream->span.offset));
-    if (!Decode(stream, 0)) {
-      // One cluster of output never needs more than about one cluster of input.
-      bool longer = Decode(stream, g_.cluster_size / kCompressedSector);
-      add(longer ? Problem::kQcow2ComprShortSpan : Problem::kQcow2ComprUndecodable, where);
-      return;
-    }
-    uint64_t last = stream->span.offset + stream->consumed - 1;
-    if (last >> g_.cluster_bits < (stream->span.end() - 1) >> g_.cluster_bits) {
-      add(Problem::kQcow2ComprLongSpan, fmt::format("{}, {} used", where, stream->consumed));
-    }
-  }
-
-  Status DecodeTable(const TableRef& table) {
-    ByteVector bytes(g_.cluster_size);
-    std::vector<HostRange> bad;
-    ReadTolerant(*image_.source, table.offset, bytes, &bad);
-    std::vector<Stream> streams;
-    if (Implausible(image_, bytes)) return Ok();
-    for (uint64_t i = 0; i < g_.l2_entries; ++i) {
-      Entry entry = LoadEntry(g_, bytes, i);
-      if (!entry.compressed() || ClaimOf(image_, entry).kind == EntryClaim::Kind::kNone) continue;
-      streams.push_back({table, i, DecodeCompressed(g_, entry.descriptor), 0});
-    }
-    if (streams.empty()) return Ok();
-    constexpr size_t kBatch = 64;
-    size_t batches = DivRoundUp(streams.size(), kBatch);
-    std::vector<Findings> found(batches, Findings(findings_->keep()));
-    IMG_RETURN_IF_ERROR(ParallelFor(
-        batches, options_.threads == 0 ? UsableCores() : options_.threads,
-        [&](unsigned, size_t batch) -> Status {
-          size_t end = std::min(streams.size(), (batch + 1) * kBatch);
-          for (size_t i = batch * kBatch; i < end; ++i) JudgeStream(&streams[i], &found[batch]);
-          return CheckStop();
-        }));
-    for (Findings& f : found) findings_->Merge(std::move(f));
-    for (const Stream& stream : streams) {
-      if (stream.consumed != 0 && streams_.size() < kMaxStreams) streams_.push_back(stream);
-    }
-    return Ok();
-  }
-
   Status DecodeAll() {
     std::vector<TableRef> tables;
     std::vector<HostRange> bad;
     const Columns& columns = *state_.columns;
     for (uint64_t begin = 0; begin < columns.count(); begin += columns.ChunkSize()) {
-      uint64_t end = std::min(begin + columns.ChunkSize(), columns.count());
-      columns.Read(begin, end, &tables, nullptr, &bad);
-      for (size_t i = 0; i < tables.size(); ++i) {
-        IMG_RETURN_IF_ERROR(DecodeTable(tables[i]));
-        if (options_.progress) {
-          options_.progress("compressed clusters", begin + (end - begin) * i / tables.size(),
-                            columns.count());
+      columns.Read(begin, std::min(begin + columns.ChunkSize(), columns.count()), &tables, nullptr,
+                   &bad);
+      for (const TableRef& table : tables) {
+        // The tables of one column share most entries: they are decoded together.
+        if (work_.size() >= kWork && table.column != work_.back().ref.table.column) {
+          IMG_RETURN_IF_ERROR(DecodeWork());
         }
+        Gather(table);
+        IMG_RETURN_IF_ERROR(CheckStop());
+        if (options_.progress) options_.progress("compressed clusters", table.column, columns.count());
       }
     }
+    return DecodeWork();
+  }
+
+  void Gather(const TableRef& table) {
+    bytes_.resize(g_.cluster_size);
+    std::vector<HostRange> bad;
+    ReadTolerant(*image_.source, table.offset, bytes_, &bad);
+    if (AllZero(bytes_) || Implausible(image_, bytes_)) return;
+    for (uint64_t i = 0; i < g_.l2_entries; ++i) {
+      const Entry entry = LoadEntry(g_, bytes_, i);
+      if (!entry.compressed() || ClaimOf(image_, entry).kind == EntryClaim::Kind::kNone) continue;
+      work_.push_back({{table, i, entry.descriptor}, {}});
+    }
+  }
+
+  Status DecodeWork() {
+    std::stable_sort(work_.begin(), work_.end(),
+                     [](const Work& a, const Work& b) { return a.Key() < b.Key(); });
+    std::vector<size_t> firsts;  // of entries that are the same
+    for (size_t i = 0; i < work_.size(); ++i) {
+      if (i == 0 || work_[i].Key() != work_[i - 1].Key()) firsts.push_back(i);
+    }
+    IMG_RETURN_IF_ERROR(ParallelFor(
+        DivRoundUp(firsts.size(), kShare),
+        options_.threads == 0 ? UsableCores() : options_.threads,
+        [&](unsigned, size_t share) -> Status {
+          const size_t end = std::min(firsts.size(), (share + 1) * kShare);
+          for (size_t i = share * kShare; i < end; ++i) {
+            Work& work = work_[firsts[i]];
+            work.decoded = decoder_.Decode(work.ref.descriptor);
+          }
+          return CheckStop();
+        }));
+    for (size_t i = 0; i < work_.size(); ++i) {
+      const bool again = i > 0 && work_[i].Key() == work_[i - 1].Key();
+      if (again) work_[i].decoded = work_[i - 1].decoded;
+      Judge(work_[i], !again);
+    }
+    work_.clear();
     return Ok();
   }
 
-  // Streams of different guest clusters must not run into one another.
-  void JudgeOverlaps() {
-    std::stable_sort(streams_.begin(), streams_.end(), [](const Stream& a, const Stream& b) {
-      return std::tie(a.span.offset, a.table.column, a.index) <
-             std::tie(b.span.offset, b.table.column, b.index);
-    });
-    for (size_t i = 1; i < streams_.size(); ++i) {
-      const Stream &a = streams_[i - 1], &b = streams_[i];
-      bool same_guest = a.table.column == b.table.column && a.index == b.index;
-      if (same_guest || a.span.offset + a.consumed <= b.span.offset) continue;
-      Finding f = EntryFinding(image_, b.table, b.index, Problem::kQcow2ComprOverlap,
-                               fmt::format("stream at {}", Hex(b.span.offset)));
-      Finding other = EntryFinding(image_, a.table, a.index, Problem::kQcow2ComprOverlap);
-      f.also.push_back({other.layer, other.guest, other.structure});
-      findings_->Add(std::move(f));
+  void Judge(const Work& work, bool first) {
+    const CompressedSpan span = DecodeCompressed(g_, work.ref.descriptor);
+    const DecodedStream& decoded = work.decoded;
+    if (first) {
+      streams_.Add(span.offset, decoded.sound ? decoded.length : decoder_.shortest());
     }
+    auto add = [&](Problem problem, std::string detail, std::vector<StreamRef>* list,
+                   uint64_t descriptor) {
+      findings_->Add(EntryFinding(image_, work.ref.table, work.ref.index, problem,
+                                  std::move(detail)));
+      if (list->size() >= StreamPlaces::kMost) return;
+      list->push_back({work.ref.table, work.ref.index, descriptor});
+    };
+    std::string where = fmt::format("{} bytes at {}", span.length, Hex(span.offset));
+    if (!decoded.sound) {
+      add(Problem::kQcow2ComprUndecodable, std::move(where), &state_.undecodable,
+          work.ref.descriptor);
+    } else if (decoded.length > span.length) {
+      add(Problem::kQcow2ComprShortSpan, fmt::format("{}, {} needed", where, decoded.length),
+          &state_.misfits, decoder_.WithLength(work.ref.descriptor, decoded.length));
+    } else if ((span.offset + decoded.length - 1) >> g_.cluster_bits <
+               (span.end() - 1) >> g_.cluster_bits) {
+      add(Problem::kQcow2ComprLongSpan, fmt::format("{}, {} used", where, decoded.length),
+          &state_.misfits, decoder_.WithLength(work.ref.descriptor, decoded.length));
+    }
+  }
+
+  Status JudgeOverlaps() {
+    return JudgeStreamOverlaps(
+        image_, *state_.columns, streams_.Overlapping(),
+        [&](const CompressedSpan& span) {
+          const DecodedStream decoded = decoder_.Decode(span);
+          return decoded.sound ? decoded.length : decoder_.shortest();
+        },
+        findings_, &state_.overlaps);
   }
 
   // Data clusters without a byte of their own in the host file: preallocated, or punched by an
@@ -161,18 +164,20 @@ class DeepCheck {
     findings_->Add(std::move(f));
   }
 
-  static constexpr size_t kMaxStreams = 8 << 20;
-  const CheckState& state_;
+  CheckState& state_;
   const Image& image_;
   const Geometry& g_;
   const CheckOptions& options_;
   Findings* findings_;
-  std::vector<Stream> streams_;
+  StreamDecoder decoder_;
+  ByteVector bytes_;
+  std::vector<Work> work_;
+  StreamPlaces streams_;
 };
 
 }  // namespace
 
-Status JudgeDeep(const CheckState& state, const CheckOptions& options, Findings* findings) {
+Status JudgeDeep(CheckState* state, const CheckOptions& options, Findings* findings) {
   return DeepCheck(state, options, findings).Run();
 }
 

@@ -271,6 +271,7 @@ Status Walk::Run() {
     auto append = [](auto* to, const auto& from) { to->insert(to->end(), from.begin(), from.end()); };
     append(&result_->empty_tables, worker->empty_tables);
     append(&result_->implausible, worker->implausible);
+    result_->streams.Merge(std::move(worker->streams));
   }
   std::sort(result_->empty_tables.begin(), result_->empty_tables.end(),
             [](const TableRef& a, const TableRef& b) {

@@ -9,6 +9,7 @@
 #include "analyzers/check.h"
 #include "analyzers/qcow2/claims.h"
 #include "analyzers/qcow2/columns.h"
+#include "analyzers/qcow2/stream_places.h"
 
 namespace imgfsck::qcow2 {
 
@@ -23,6 +24,7 @@ struct WalkResult {
                                        // are counted, not walked again
   std::vector<TableRef> empty_tables;  // all zero; at most kMaxEmptyTables
   std::vector<TableRef> implausible;   // no L2 tables by their content: claim nothing
+  StreamPlaces streams;                // every compressed entry's, each at its least length
   std::vector<HostRange> unreadable;
   uint64_t tables = 0;
   uint64_t data_file_end = 0;          // end of the last cluster mapped in an external data file

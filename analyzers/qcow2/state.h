@@ -13,6 +13,12 @@
 
 namespace imgfsck::qcow2 {
 
+// A compressed entry, in one distinct table.
+struct StreamRef {
+  TableRef table;
+  uint64_t index = 0, descriptor = 0;
+};
+
 struct CheckState {
   std::shared_ptr<Image> image;
   std::optional<Columns> columns;       // refers to *image
@@ -22,6 +28,10 @@ struct CheckState {
   std::vector<CountRun> leaks;          // stored above computed; at most kMaxLeakRuns
   bool leaks_complete = true;
   uint64_t highest_cluster = 0;         // last one used or counted, plus 1
+  std::vector<StreamRef> overlaps;      // streams that lie on another one
+  // Of a deep check: streams that do not decode, and those whose entry has a wrong number of
+  // sectors; the descriptor is then the right one. At most StreamPlaces::kMost each.
+  std::vector<StreamRef> undecodable, misfits;
 
   const ClaimMap& claims() const { return walk.claims; }
 };
@@ -37,7 +47,10 @@ uint64_t StoredCount(const Image& image, uint64_t cluster);
 // Rows 98, 99 and 150: leaked clusters that are no waste but data that damage hides.
 void JudgeHidden(const CheckState& state, Findings* findings);
 
+// Adds to findings about tables that layers share the other layers, as further claimants.
+void NameSharingLayers(const CheckState& state, Findings* findings);
+
 // Rows 62 to 65 and 151, which read payload: --deep.
-Status JudgeDeep(const CheckState& state, const CheckOptions& options, Findings* findings);
+Status JudgeDeep(CheckState* state, const CheckOptions& options, Findings* findings);
 
 }  // namespace imgfsck::qcow2

@@ -47,6 +47,7 @@ inline uint64_t CountBreaks(const std::array<uint32_t, kGroup>& cluster) {
 TableWalker::TableWalker(const Image& image, ClaimMap* claims)
     : image_(image), g_(image.geometry), claims_(claims) {
   full_clusters_ = image.file_size >> g_.cluster_bits;
+  shortest_stream_ = ShortestStream(g_, image.header.compression_type);
   fast_possible_ = !g_.extended_l2 && !image.has_data_file() &&
                    image.ClusterCount() < ~uint32_t{0};
   // Anything that is not a plain, aligned data cluster below 2^32 clusters is bad for the fast path.
@@ -121,6 +122,11 @@ bool TableWalker::FastGroup(const TableRef& table, const uint8_t* entries, uint6
   return true;
 }
 
+void TableWalker::ClaimStream(const Entry& entry, const EntryClaim& claim, uint64_t weight) {
+  claims_->ClaimCompressed(claim.first, claim.last, weight);
+  streams.Add(DecodeCompressed(g_, entry.descriptor).offset, shortest_stream_);
+}
+
 void TableWalker::CountActive(const Entry& entry, const EntryClaim& claim) {
   if (entry.compressed()) {
     ++counts.allocated_clusters;
@@ -160,9 +166,7 @@ void TableWalker::SlowEntry(const TableRef& table, Bytes bytes, uint64_t index) 
     JudgeCopied(table, index, claim, table.weight);
   }
   if (claim.kind == EntryClaim::Kind::kCluster) claims_->ClaimData(claim.first, table.weight);
-  if (claim.kind == EntryClaim::Kind::kSpan) {
-    claims_->ClaimCompressed(claim.first, claim.last, table.weight);
-  }
+  if (claim.kind == EntryClaim::Kind::kSpan) ClaimStream(entry, claim, table.weight);
 }
 
 void TableWalker::WalkSingle(const TableRef& table, Bytes bytes) {
@@ -217,7 +221,7 @@ void TableWalker::WalkColumnIndex(std::span<const TableRef> tables, std::span<co
     }
     if (claim.kind == EntryClaim::Kind::kCluster) claims_->ClaimData(claim.first, weight);
     if (claim.kind == EntryClaim::Kind::kSpan) {
-      claims_->ClaimCompressed(claim.first, claim.last, weight);
+      ClaimStream(distinct_[begin].entry, claim, weight);
     }
   }
 }

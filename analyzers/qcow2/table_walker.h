@@ -19,6 +19,7 @@ class TableWalker {
   CheckCounts counts;
   uint64_t data_file_end = 0;
   std::vector<TableRef> empty_tables, implausible;
+  StreamPlaces streams;
 
   // A table that alone maps its column.
   void WalkSingle(const TableRef& table, Bytes bytes);
@@ -28,6 +29,7 @@ class TableWalker {
  private:
   bool FastGroup(const TableRef& table, const uint8_t* entries, uint64_t guest_index);
   void SlowEntry(const TableRef& table, Bytes bytes, uint64_t index);
+  void ClaimStream(const Entry& entry, const EntryClaim& claim, uint64_t weight);
   void CountActive(const Entry& entry, const EntryClaim& claim);
   void JudgeCopied(const TableRef& table, uint64_t index, const EntryClaim& claim, uint64_t weight);
   bool Prepare(const TableRef& table, Bytes bytes);
@@ -39,6 +41,7 @@ class TableWalker {
   ClaimMap* claims_;
   uint64_t bad_mask_;        // bits that keep an entry off the fast path
   bool fast_possible_;
+  uint64_t shortest_stream_;
   uint64_t full_clusters_;   // clusters that lie wholly inside the file
   uint64_t next_contiguous_ = 0;
   struct Distinct {
