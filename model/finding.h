@@ -19,6 +19,7 @@
 namespace imgfsck {
 
 inline constexpr std::string_view kActiveLayer = "active";  // otherwise a snapshot's id
+inline constexpr std::string_view kUnlistedLayer = "unlisted";  // a snapshot that no list shows
 
 // Another owner of the same host range.
 struct Claimant {

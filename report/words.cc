@@ -44,6 +44,7 @@ LayerNames::LayerNames(const ImageRows* rows) {
 std::string LayerNames::Of(const std::string& layer) const {
   if (layer.empty()) return "";
   if (layer == kActiveLayer) return "the active disk";
+  if (layer == kUnlistedLayer) return "a snapshot that is not listed";
   auto name = names_.find(layer);
   if (name == names_.end()) return "snapshot " + PrintableStart(layer);
   return fmt::format("snapshot {} \"{}\"", PrintableStart(layer), name->second);

@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "analyzers/qcow2/entry_rules.h"
+#include "analyzers/qcow2/evidence.h"
 #include "analyzers/qcow2/l2_walk.h"
 #include "base/interrupt.h"
 
@@ -121,9 +122,10 @@ class Collector {
 // Judges the claims on one cluster.
 class ClusterJudge {
  public:
-  ClusterJudge(const Image& image, const ClaimList& list, std::span<const Claim> claims,
-               Findings* findings)
-      : image_(image), g_(image.geometry), list_(list), claims_(claims), findings_(findings) {
+  ClusterJudge(const Image& image, const Evidence& evidence, const ClaimList& list,
+               std::span<const Claim> claims, Findings* findings)
+      : image_(image), g_(image.geometry), evidence_(evidence), list_(list), claims_(claims),
+        findings_(findings) {
     for (const Claim& c : claims) {
       (c.kind == Claim::Kind::kMeta ? meta_ : c.kind == Claim::Kind::kData ? data_ : spans_)
           .push_back(&c);
@@ -188,7 +190,35 @@ class ClusterJudge {
     f.guest = self.guest;
     f.host = MakeHostRange(own.cluster << g_.cluster_bits, g_.cluster_size);
     f.also.push_back(Describe(other));
+    SettleEffect(own, other, &f);
     findings_->Add(std::move(f));
+  }
+
+  // The layer whose whole disk hangs on this metadata; nothing where none does.
+  std::optional<size_t> LayerBelow(const Claim& c) const {
+    if (c.kind != Claim::Kind::kMeta) return std::nullopt;
+    if (c.meta == MetaKind::kL1) return 0;
+    if (c.meta == MetaKind::kSnapshotL1) return c.meta_index + 1;
+    return std::nullopt;
+  }
+
+  // Who of the two is right, and what that means for the guest.
+  void SettleEffect(const Claim& own, const Claim& other, Finding* f) const {
+    const Verdict verdict = evidence_.Weigh(own, other);
+    f->evidence = verdict.evidence;
+    f->confidence = verdict.confidence;
+    if (f->guest) {
+      if (verdict.favours == Verdict::Favours::kOwn) f->effect = Effect::kNone;
+      return;
+    }
+    const auto own_disk = LayerBelow(own), other_disk = LayerBelow(other);
+    const bool own_wrong = own_disk && verdict.favours != Verdict::Favours::kOwn;
+    const bool other_wrong = other_disk && !own_disk && verdict.favours != Verdict::Favours::kOther;
+    if (!own_wrong && !other_wrong) {
+      f->effect = Effect::kNone;
+      return;
+    }
+    f->layer = image_.LayerName(own_wrong ? *own_disk : *other_disk);
   }
 
   // A stream that begins in metadata is wrong for certain; one that only runs into it by its sector
@@ -264,6 +294,7 @@ class ClusterJudge {
 
   const Image& image_;
   const Geometry& g_;
+  const Evidence& evidence_;
   const ClaimList& list_;
   std::span<const Claim> claims_;
   Findings* findings_;
@@ -286,11 +317,13 @@ Status CollectClaims(const Image& image, const Columns& columns,
   return Collector(image, columns, wanted, list).Run();
 }
 
-void JudgeConflicts(const Image& image, const ClaimList& list, Findings* findings) {
+void JudgeConflicts(const Image& image, const ClaimMap& claims, const ClaimList& list,
+                    Findings* findings) {
+  const Evidence evidence(image, claims);
   std::span<const Claim> all = list.claims;
   for (size_t begin = 0, end; begin < all.size(); begin = end) {
     for (end = begin; end < all.size() && all[end].cluster == all[begin].cluster; ++end) {}
-    ClusterJudge(image, list, all.subspan(begin, end - begin), findings).Run();
+    ClusterJudge(image, evidence, list, all.subspan(begin, end - begin), findings).Run();
   }
 }
 

@@ -41,6 +41,7 @@ Status CollectClaims(const Image& image, const Columns& columns,
 
 // Turns claims on conflicting clusters into findings (rows 21, 45, 54, 55, 66, 79, 80, 86, 102,
 // 131, 134, 152 of the sheet).
-void JudgeConflicts(const Image& image, const ClaimList& list, Findings* findings);
+void JudgeConflicts(const Image& image, const ClaimMap& claims, const ClaimList& list,
+                    Findings* findings);
 
 }  // namespace imgfsck::qcow2

@@ -108,6 +108,7 @@ void JudgeOrphanL1(const CheckState& state, std::set<uint64_t>* listed, Findings
     if (HasContent(state, c, &buffer) && LooksLikeL1(image, buffer) && LeadsToL2(image, buffer)) {
       Finding f;
       f.problem = Problem::kQcow2SnapOrphanL1;
+      f.layer = kUnlistedLayer;
       f.structure = "orphan-l1";
       f.host = MakeHostRange(c << image.geometry.cluster_bits, image.geometry.cluster_size);
       out->Add(std::move(f));
@@ -168,6 +169,7 @@ void JudgeUndercount(const CheckState& state, Findings* out) {
   if (StoredCount(image, cluster) == 0 || state.claims().IsUsed(cluster)) return;
   Finding f;
   f.problem = Problem::kQcow2SnapUndercount;
+  f.layer = ValidUtf8(entry->id);
   f.structure = "header";
   f.host = MakeHostRange(60, 4);
   f.detail = fmt::format("{} listed, then comes id {} \"{}\"", image.header.nb_snapshots,

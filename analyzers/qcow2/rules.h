@@ -24,6 +24,11 @@ void JudgeLuks(const Image& image, Findings* findings);          // rows 134–1
 // The parts of bitmap tables and of the LUKS header that cannot be read.
 void ProbeSideTables(const Image& image, std::vector<HostRange>* bad);
 
+// The guest range of a layer whose L1 table, at `offset`, ends before it: behind its last entry in
+// the file. No effect where there is no such range.
+void SetRangeBehindL1(const Image& image, size_t layer, uint64_t offset, uint64_t entries,
+                      Finding* finding);
+
 // A finding about one header field.
 Finding HeaderFinding(Problem problem, std::string_view field, std::string detail = {});
 

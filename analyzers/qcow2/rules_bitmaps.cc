@@ -13,7 +13,9 @@ namespace {
 
 class BitmapJudge {
  public:
-  BitmapJudge(const Image& image, Findings* out) : image_(image), out_(out) {}
+  BitmapJudge(const Image& image, Findings* out)
+      : image_(image), out_(out),
+        consistent_(image.header.is_v3() && image.header.Autoclear(kAutoclearBitmaps)) {}
 
   void Run() {
     const Extension* record = image_.extensions.Find(kExtBitmaps);
@@ -45,6 +47,7 @@ class BitmapJudge {
     f.structure = "header-extension";
     f.host = MakeHostRange(record.offset, 8 + record.data.size());
     f.detail = std::move(detail);
+    Settle(&f);
     out_->Add(std::move(f));
   }
 
@@ -55,7 +58,13 @@ class BitmapJudge {
     f.structure = fmt::format("bitmap[{}]", i);
     f.host = MakeHostRange(b.host_offset, b.length);
     f.detail = std::move(detail);
+    Settle(&f);
     return f;
+  }
+
+  // QEMU does not look at bitmaps that the header does not call consistent, and so opens the image.
+  void Settle(Finding* f) const {
+    if (!consistent_) f->effect = Effect::kNone;
   }
   void Add(size_t i, Problem problem, std::string detail = {}) {
     out_->Add(Make(i, problem, std::move(detail)));
@@ -127,8 +136,11 @@ class BitmapJudge {
                      uint64_t{b.table_size} * cluster_size > kMaxBitmapBytes;
     if (!too_large && (b.table_offset == 0 || !IsAligned(b.table_offset, cluster_size) ||
                        !RangeFits(b.table_offset, uint64_t{b.table_size} * 8, limit))) {
-      Add(i, Problem::kQcow2BitmapTableOffset,
-          fmt::format("{}, {} entries", Hex(b.table_offset), b.table_size));
+      Finding f = Make(i, Problem::kQcow2BitmapTableOffset,
+                       fmt::format("{}, {} entries", Hex(b.table_offset), b.table_size));
+      // A table behind the end of the file reads as zeros.
+      if (b.table_offset != 0 && IsAligned(b.table_offset, cluster_size)) f.effect = Effect::kNone;
+      out_->Add(std::move(f));
       return;
     }
     if (b.table_size == 0 || too_large || (!b.in_use() && needed && *needed != b.table_size)) {
@@ -146,6 +158,9 @@ class BitmapJudge {
       f.structure = fmt::format("bitmap[{}]/table", i);
       f.host = MakeHostRange(b.table_offset + 8 * entry, 8);
       f.guest = GuestOf(b, entry);
+      // QEMU refuses the image for these, unless it does not load the bitmap at all.
+      const bool refused = consistent_ && !b.in_use() && !AllowedByQemu(table[entry]);
+      f.effect = refused ? Effect::kUnreadable : Effect::kNone;
       out_->Add(std::move(f));
     };
     for (size_t entry = 0; entry < table.size(); ++entry) {
@@ -159,6 +174,13 @@ class BitmapJudge {
       }
     }
     JudgeTail(i, table);
+  }
+
+  bool AllowedByQemu(uint64_t value) const {
+    const uint64_t offset = value & kOffsetMask;
+    return (value & kBitmapEntryReserved) == 0 &&
+           (offset == 0 || ((value & kBitmapAllOnes) == 0 &&
+                            IsAligned(offset, image_.geometry.cluster_size)));
   }
 
   std::optional<GuestRange> GuestOf(const Bitmap& b, uint64_t entry) const {
@@ -194,6 +216,7 @@ class BitmapJudge {
 
   const Image& image_;
   Findings* out_;
+  bool consistent_;
   std::set<std::string> names_;
 };
 

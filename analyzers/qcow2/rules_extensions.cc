@@ -91,18 +91,32 @@ uint64_t ExtensionsEnd(const Image& image) {
   return area.end_marker && !area.overrun ? area.end : 0;
 }
 
+// Where an empty name is left, QEMU opens the image without its backing file.
+void AddNameFinding(const Image& image, Problem problem, std::string_view field, std::string detail,
+                    Findings* out) {
+  const Header& h = image.header;
+  Finding f = HeaderFinding(problem, field, std::move(detail));
+  const bool inside = RangeFits(h.backing_file_offset, 1, image.first_cluster.size());
+  if (inside && h.backing_file_size <= kMaxBackingNameLength &&
+      (h.backing_file_size == 0 || image.first_cluster[h.backing_file_offset] == 0)) {
+    f.effect = Effect::kZero;
+    f.layer = kActiveLayer;
+  }
+  out->Add(std::move(f));
+}
+
 void JudgeBackingName(const Image& image, Findings* out) {
   const Header& h = image.header;
   if (h.backing_file_offset == 0) return;
   const uint64_t cluster = image.geometry.cluster_size;
   const uint64_t begin = std::max(h.ExtensionsBegin(), ExtensionsEnd(image));
   if (h.backing_file_offset < begin || h.backing_file_offset >= cluster) {
-    out->Add(HeaderFinding(Problem::kQcow2BackingOffset, "backing_file_offset",
-                           Hex(h.backing_file_offset)));
+    AddNameFinding(image, Problem::kQcow2BackingOffset, "backing_file_offset",
+                   Hex(h.backing_file_offset), out);
   } else if (h.backing_file_size == 0 || h.backing_file_size > kMaxBackingNameLength ||
              !RangeFits(h.backing_file_offset, h.backing_file_size, cluster)) {
-    out->Add(HeaderFinding(Problem::kQcow2BackingSize, "backing_file_size",
-                           fmt::format("{} bytes", h.backing_file_size)));
+    AddNameFinding(image, Problem::kQcow2BackingSize, "backing_file_size",
+                   fmt::format("{} bytes", h.backing_file_size), out);
   } else if (image.backing_name && image.backing_name->find('\0') != std::string::npos) {
     // Readers stop at the zero.
     Finding f = HeaderFinding(Problem::kQcow2BackingSize, "backing_file_size",

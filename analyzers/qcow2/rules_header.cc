@@ -123,6 +123,19 @@ void JudgeHeader(const Image& image, Findings* out) {
   }
 }
 
+void SetRangeBehindL1(const Image& image, size_t layer, uint64_t offset, uint64_t entries,
+                      Finding* f) {
+  const uint64_t room = image.file_size - std::min(offset, image.file_size);
+  const uint64_t begin = SaturatingMul(std::min(entries, room / 8), image.geometry.l2_span);
+  const uint64_t size = image.LayerSize(layer);
+  f->layer = image.LayerName(layer);
+  if (begin < size) {
+    f->guest = MakeGuestRange(begin, size - begin);
+  } else {
+    f->effect = Effect::kNone;
+  }
+}
+
 void JudgeL1(const Image& image, Findings* out) {
   const Header& h = image.header;
   uint64_t needed = image.L1Min(0);
@@ -132,7 +145,11 @@ void JudgeL1(const Image& image, Findings* out) {
     return;
   }
   if (h.l1_table_offset == 0) {
-    if (h.l1_size != 0) out->Add(HeaderFinding(Problem::kQcow2L1OffsetZero, "l1_table_offset"));
+    if (h.l1_size != 0) {
+      Finding f = HeaderFinding(Problem::kQcow2L1OffsetZero, "l1_table_offset");
+      f.layer = kActiveLayer;
+      out->Add(std::move(f));
+    }
     if (h.l1_size < needed) out->Add(HeaderFinding(Problem::kQcow2L1Short, "l1_size", entries()));
     return;
   }
@@ -145,8 +162,10 @@ void JudgeL1(const Image& image, Findings* out) {
   }
   if (!RangeFits(h.l1_table_offset, bytes,
                  AlignUp(image.file_size, image.geometry.cluster_size))) {
-    out->Add(HeaderFinding(Problem::kQcow2L1PastEof, "l1_table_offset",
-                           fmt::format("{}, {} bytes", Hex(h.l1_table_offset), bytes)));
+    Finding f = HeaderFinding(Problem::kQcow2L1PastEof, "l1_table_offset",
+                              fmt::format("{}, {} bytes", Hex(h.l1_table_offset), bytes));
+    SetRangeBehindL1(image, 0, h.l1_table_offset, h.l1_size, &f);
+    out->Add(std::move(f));
   }
 }
 

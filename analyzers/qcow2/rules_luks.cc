@@ -68,8 +68,11 @@ void JudgeLuks(const Image& image, Findings* out) {
   bool in_file = RangeFits(e.offset, e.length,
                            AlignUp(image.file_size, image.geometry.cluster_size));
   if (!in_file || e.length < kLuksHeaderSize) {
-    out->Add(LuksFinding(image, Problem::kQcow2LuksInFile,
-                         fmt::format("{}, {} bytes", Hex(e.offset), e.length)));
+    Finding f = LuksFinding(image, Problem::kQcow2LuksInFile,
+                            fmt::format("{}, {} bytes", Hex(e.offset), e.length));
+    // Readers go by the header's own fields; a length too long keeps none from it.
+    if (image.luks && e.length >= kLuksHeaderSize) f.effect = Effect::kNone;
+    out->Add(std::move(f));
   }
   if (!image.luks) return;
   const LuksHeader& luks = *image.luks;

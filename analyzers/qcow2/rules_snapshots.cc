@@ -36,12 +36,15 @@ void JudgeTable(const Image& image, Findings* out) {
                            fmt::format("{}", h.nb_snapshots)));
   }
   if (h.nb_snapshots > 0 && (h.snapshots_offset >= image.file_size || h.snapshots_offset == 0)) {
-    out->Add(HeaderFinding(Problem::kQcow2SnapTablePastEof, "snapshots_offset",
-                           Hex(h.snapshots_offset)));
+    Finding past = HeaderFinding(Problem::kQcow2SnapTablePastEof, "snapshots_offset",
+                                 Hex(h.snapshots_offset));
+    past.layer = kUnlistedLayer;
+    out->Add(std::move(past));
     return;
   }
   Finding f;
   f.structure = fmt::format("snapshot[{}]", table.stopped_at);
+  f.layer = kUnlistedLayer;
   f.host = MakeHostRange(table.stopped_offset, 40);
   f.detail = fmt::format("{} of {} entries can be read", table.entries.size(), h.nb_snapshots);
   switch (table.stop) {
@@ -68,6 +71,7 @@ void JudgeExtra(const Image& image, size_t i, Findings* out) {
     Finding f = SnapshotFinding(image, i, Problem::kQcow2SnapExtraCap, text);
     // Extra data that is really there is cut only when asked for.
     if (!s.extra_guessed) f.repair = RepairClass::kAll;
+    f.layer.clear();  // QEMU does not open the image at all
     out->Add(std::move(f));
   }
 }
@@ -84,21 +88,30 @@ void JudgeSnapshotL1(const Image& image, size_t i, Findings* out) {
                              fmt::format("{} entries", s.l1_size)));
   }
   if (s.l1_size < needed) {
-    out->Add(SnapshotFinding(image, i, Problem::kQcow2SnapL1Short,
-                             fmt::format("{} entries, {} needed", s.l1_size, needed)));
+    Finding f = SnapshotFinding(image, i, Problem::kQcow2SnapL1Short,
+                                fmt::format("{} entries, {} needed", s.l1_size, needed));
+    SetRangeBehindL1(image, i + 1, s.l1_table_offset, s.l1_size, &f);
+    out->Add(std::move(f));
   }
   if (!RangeFits(s.l1_table_offset, bytes,
                  AlignUp(image.file_size, image.geometry.cluster_size))) {
-    out->Add(SnapshotFinding(image, i, Problem::kQcow2SnapL1PastEof,
-                             fmt::format("{}, {} bytes", Hex(s.l1_table_offset), bytes)));
+    Finding f = SnapshotFinding(image, i, Problem::kQcow2SnapL1PastEof,
+                                fmt::format("{}, {} bytes", Hex(s.l1_table_offset), bytes));
+    SetRangeBehindL1(image, i + 1, s.l1_table_offset, s.l1_size, &f);
+    out->Add(std::move(f));
   }
   uint64_t covered = uint64_t{s.l1_size} >= needed
                          ? SaturatingMul(s.l1_size - needed, image.geometry.l2_span)
                          : 0;
   if (s.vm_state_size() > covered) {
-    out->Add(SnapshotFinding(image, i, Problem::kQcow2SnapVmstateRange,
-                             fmt::format("{} bytes of VM state, room for {}", s.vm_state_size(),
-                                         covered)));
+    Finding f = SnapshotFinding(
+        image, i, Problem::kQcow2SnapVmstateRange,
+        fmt::format("{} bytes of VM state, room for {}", s.vm_state_size(), covered));
+    // Guest offsets of the VM state follow the disk's.
+    f.guest = MakeGuestRange(SaturatingMul(std::max<uint64_t>(s.l1_size, needed),
+                                           image.geometry.l2_span),
+                             s.vm_state_size() - covered);
+    out->Add(std::move(f));
   }
 }
 

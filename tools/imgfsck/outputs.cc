@@ -9,7 +9,9 @@
 
 #include "io/bad_ranges.h"
 #include "io/file.h"
+#include "model/lost_ranges.h"
 #include "repair/range_set.h"
+#include "report/words.h"
 
 namespace imgfsck {
 namespace {
@@ -17,38 +19,30 @@ namespace {
 // Guest ranges of one layer that share an effect.
 using LostKind = std::pair<std::string, Effect>;
 
-void AddFinding(const Finding& finding, std::map<LostKind, RangeSet>* lost) {
-  const Effect effect = finding.effect_or_default();
-  auto add = [&](const std::string& layer, const GuestRange& guest) {
-    (*lost)[{layer.empty() ? std::string(kActiveLayer) : layer, effect}].Add(guest.offset.value,
-                                                                             guest.length);
-  };
-  if (finding.guest) add(finding.layer, *finding.guest);
-  if (effect != Effect::kWrong) return;
-  for (const Claimant& other : finding.also) {  // nobody knows which of them is the wrong one
-    if (other.guest) add(other.layer, *other.guest);
+std::map<LostKind, RangeSet> LostIn(const CheckReport& report) {
+  std::map<LostKind, RangeSet> lost;
+  for (const LostPiece& piece :
+       LostPieces(report.findings, report.rows.get(), report.virtual_size)) {
+    lost[{piece.layer, piece.effect}].Add(piece.guest.offset.value, piece.guest.length);
   }
+  return lost;
 }
 
 // What damage did to the guest and the repair did not bring back: a mended structure alone does not
 // give back what the guest wrote.
 void AddStillLost(const Plan& plan, RepairSummary* summary) {
-  std::map<LostKind, RangeSet> lost;
-  for (const Finding& finding : plan.before.findings.kept()) {
-    const Effect effect = finding.effect_or_default();
-    // What could not be read before can be now, or is found again below.
-    if (effect != Effect::kNone && effect != Effect::kUnreadable) AddFinding(finding, &lost);
-  }
   std::map<std::string, RangeSet> changed;
   for (const auto* list : {&plan.changed, &plan.lost, &plan.settled}) {
     for (const LayerRange& range : *list) {
       changed[range.layer].Add(range.guest.offset.value, range.guest.length);
     }
   }
-  std::map<LostKind, RangeSet> rest;
-  for (auto& [kind, ranges] : lost) rest[kind] = ranges.Without(changed[kind.first]);
-  for (const Finding& finding : plan.Final().findings.kept()) {
-    if (finding.effect_or_default() != Effect::kNone) AddFinding(finding, &rest);
+  std::map<LostKind, RangeSet> rest = LostIn(plan.Final());
+  for (auto& [kind, ranges] : LostIn(plan.before)) {
+    // What could not be read before can be now, or is among what is left.
+    if (kind.second == Effect::kUnreadable) continue;
+    RangeSet still = ranges.Without(changed[kind.first]);
+    for (const auto& [begin, end] : still.Ranges()) rest[kind].Add(begin, end - begin);
   }
   for (auto& [kind, ranges] : rest) {
     for (const auto& [begin, end] : ranges.Ranges()) {
@@ -90,26 +84,36 @@ RepairSummary SummaryOf(const Plan& plan, std::string_view mode) {
 Status WriteLostMap(const ImageResult& result, const std::string& path) {
   const CheckResult* check = FinalCheck(result);
   if (check == nullptr) return Ok();
-  const uint64_t size = check->virtual_size;
-  std::vector<GuestRange> lost;
-  auto add = [&](std::string_view layer, GuestRange range) {
-    if (layer != kActiveLayer || range.offset.value >= size) return;
-    range.length = std::min(range.length, size - range.offset.value);
-    lost.push_back(range);
+  std::map<LostKind, RangeSet> lost;
+  auto add = [&](const std::string& layer, GuestRange guest, Effect effect) {
+    lost[{layer, effect}].Add(guest.offset.value, guest.length);
   };
-  for (const CheckResult& each : {*check, *result.before}) {
-    for (const Finding& finding : each.findings->kept()) {
-      if (finding.guest && finding.effect_or_default() != Effect::kNone) {
-        add(finding.layer, *finding.guest);
-      }
+  if (result.repair) {
+    for (const LostRange& range : result.repair->lost) add(range.layer, range.guest, range.effect);
+  } else {
+    for (LostPiece& p : LostPieces(*check->findings, check->rows, check->virtual_size)) {
+      add(p.layer, p.guest, p.effect);
     }
   }
-  if (result.repair) {
-    for (const LostRange& range : result.repair->lost) add(range.layer, range.guest);
+  std::vector<GuestRange> active;
+  std::vector<std::string> comments = {
+      "Guest ranges of the active disk that do not read as they were written are bad sectors here.",
+      "Of what, offset, length, and what is read there instead:"};
+  const LayerNames names(check->rows);
+  for (auto& [kind, ranges] : lost) {
+    for (const auto& [begin, end] : ranges.Ranges()) {
+      comments.push_back(fmt::format("{}: {:#x} {:#x} {}", names.Of(kind.first), begin, end - begin,
+                                     ToText(kind.second)));
+      if (kind.first == kActiveLayer) active.push_back(MakeGuestRange(begin, end - begin));
+    }
   }
-  std::sort(lost.begin(), lost.end());
+  if (LostPiecesIncomplete(*check->findings)) {
+    comments.push_back("There is more: --max-findings limits what is kept.");
+  }
+  std::sort(active.begin(), active.end());
   IMG_ASSIGN_OR_RETURN(const auto file, FileStore::Open(path, FileStore::Mode::kCreateNew));
-  IMG_RETURN_IF_ERROR(file->WriteAt(0, AsBytes(FormatDdrescueMap(size, lost))));
+  const std::string map = FormatDdrescueMap(check->virtual_size, active, comments);
+  IMG_RETURN_IF_ERROR(file->WriteAt(0, AsBytes(map)));
   return file->Sync();
 }
 
