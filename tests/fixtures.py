@@ -6,8 +6,9 @@ fixtures/FORMAT/NAME/expect.check, of the damaged image; expect.repair, of a saf
 
     fixtures.py --renew [FORMAT/NAME...]   writes these files anew; look at `git diff` afterwards
 
-And every problem that the registry knows must be raised by some test, or stand in NEVER_RAISED with
-the reason."""
+Whatever is said: a check and a dry run write nothing, a second repair has nothing to do, and the
+rollbacks restore every byte. And every problem that the registry knows must be raised by some test,
+or stand in NEVER_RAISED with the reason; every pass must do something in some fixture."""
 import multiprocessing
 import os
 import pathlib
@@ -17,12 +18,14 @@ import sys
 import traceback
 
 from imglib.fixtures import Bases, all_fixtures, built
-from imglib.programs import imgfsck
+from imglib.programs import folder_state, imgfsck
 from imglib.testing import ImageTest, main, sample
 
 HERE = pathlib.Path(__file__).resolve().parent
 FOLDER = HERE / "fixtures"
 STEPS = ("check", "repair", "recheck")
+PASSES = {"qcow2": "qcow2", "qcow": "qcow1", "cow": "cow", "vhd": "vhd"}  # folders of repair/
+PASS = re.compile(r'Pass k\w+Pass\{\s*"[a-z-]+",\s*\d+,\s*"([^"]+)"')
 
 # Problems that no test raises, and why.
 NOT_YET = "no checker adds it yet"
@@ -39,20 +42,55 @@ NEVER_RAISED = {
 
 def transcript(folder, fixture, *more):
     """(exit status, the command with what it prints)."""
-    options = [*fixture.options, *more]
+    options = [*fixture.options, *more, *(fixture.repair if more else ())]
     done = imgfsck(*options, fixture.file, cwd=folder)
     words = " ".join(["$ imgfsck", *options, fixture.file])
     return done.code, f"{words}\n{done.out}{done.err}exit status {done.code}\n"
 
 
+def must_be(folder, state, what):
+    if folder_state(folder) != state:
+        raise AssertionError(f"{what} wrote something")
+
+
+def roll_back(folder, fixture, before):
+    """Takes back what was repaired, the last repair first."""
+    undo = folder / f"{fixture.file}.imgfsck-undo"
+    for record in (undo.with_name(undo.name + ".2"), undo):
+        if record.exists():
+            done = imgfsck("--rollback", record, fixture.file, cwd=folder)
+            if done.code != 0:
+                raise AssertionError(f"the rollback failed: {done.err}")
+            record.unlink()
+    after = folder_state(folder)
+    if {n: (s.digest, s.size) for n, s in after.items()} != {
+            n: (s.digest, s.size) for n, s in before.items()}:
+        raise AssertionError("the rollback did not restore every byte")
+
+
 def transcripts(fixture, root):
-    """What the three steps print, by step."""
+    """What the three steps print, by step. Raises where what holds for every image does not."""
     with built(fixture, root) as folder:
+        before = folder_state(folder)
         _, check = transcript(folder, fixture)
-        code, repair = transcript(folder, fixture, "--repair")
+        for mode in ("safe", "all"):
+            transcript(folder, fixture, f"--repair={mode}", "--dry-run")
+        must_be(folder, before, "a check or a dry run")
+        mode = "--repair"
+        code, repair = transcript(folder, fixture, mode)
         if code == 4:
-            repair += "\n" + transcript(folder, fixture, "--repair=all")[1]
-        _, recheck = transcript(folder, fixture)
+            mode = "--repair=all"
+            code, text = transcript(folder, fixture, mode)
+            repair += "\n" + text
+        repaired = folder_state(folder)
+        again, _ = transcript(folder, fixture, mode)
+        must_be(folder, repaired, "a second repair")
+        if again != (4 if code == 4 else 0):
+            raise AssertionError(f"the second repair answers {again}, the first {code}")
+        left, recheck = transcript(folder, fixture)
+        if code == 1 and left != 0:
+            raise AssertionError("all repaired, but a check answers " + str(left))
+        roll_back(folder, fixture, before)
         return dict(zip(STEPS, (check, repair, recheck)))
 
 
@@ -135,6 +173,19 @@ class EveryProblem(ImageTest):
                    and (code.startswith("qcow2-") or not words & {code, name})}
         self.assertEqual(missing - NEVER_RAISED.keys(), set(), "raised by no test")
         self.assertEqual(NEVER_RAISED.keys() - set(problems.values()), set(), "no such problem")
+
+    def test_each_pass_does_something(self):
+        """By the sentence that a pass reports what it did with."""
+        formats = {file.parent.parent.name for file in FOLDER.glob("*/*/expect.repair")}
+        for name in sorted(formats & PASSES.keys()):
+            done = "\n".join(file.read_text() for file in FOLDER.glob(f"{name}/*/expect.repair"))
+            sentences = set()
+            for source in (HERE.parent / "repair" / PASSES[name]).glob("*.cc"):
+                sentences |= set(PASS.findall(source.read_text()))
+            self.assertGreater(len(sentences), 3, name)
+            for sentence in sentences:
+                with self.subTest(format=name):
+                    self.assertTrue(f"done: {sentence}\n" in done, f"never done: {sentence}")
 
 
 RENEW = None

@@ -52,8 +52,8 @@ class Split {
     IMG_RETURN_IF_ERROR(SettleReleased());
     if (too_large_ > 0) {
       outcome_.notes.push_back(
-          fmt::format("{} clusters claimed twice are left: copying them would take more than "
-                      "--max-copy ({})",
+          fmt::format("clusters claimed twice are left ({} of them): copying them would take more "
+                      "than --max-copy ({})",
                       too_large_, HumanSize(context_.options.max_copy)));
     }
     return outcome_;

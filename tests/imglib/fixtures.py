@@ -18,8 +18,22 @@ from imglib.qcow2 import EXT_DATA_FILE
 
 # file: the image's name. base: what it is made from, a key of `Bases`, or None.
 # build(folder): puts the damaged image and what belongs to it into the folder.
-# options: what imgfsck needs on its command line. text: what was done to it.
-Fixture = namedtuple("Fixture", "format name file base build options text")
+# options: what imgfsck needs on its command line; repair: what a repair needs besides.
+Fixture = namedtuple("Fixture", "format name file base build options repair")
+
+# name -> (the damages, what a repair needs to be told): what no mode mends, and damages together.
+COMBINED = {
+    "fix-l2-past-size": (("l2-past-size",), ("--fix", "qcow2-l2-past-size")),
+    "fix-file-tail": (("file-tail",), ("--fix", "qcow2-file-tail")),
+    "fix-hdr-size-unaligned": (("hdr-size-unaligned",), ("--fix", "qcow2-hdr-size-unaligned")),
+    "fix-bitmap-in-use": (("bitmap-in-use",), ("--fix", "qcow2-bitmap-in-use")),
+    "autoclear-and-counts": (("hdr-autoclear-unknown", "refcount-zero-used-16"), ()),
+    "corrupt-and-crosslink": (("hdr-corrupt", "l2-data-crosslink"), ()),
+    "dirty-and-leaks": (("hdr-dirty", "leak-zero-16", "refcount-zero-used-16"), ()),
+    "orphans-freed": (("leak-content",), ("--orphans", "free")),
+    "orphans-in-snapshot": (("leak-content",), ("--orphans", "snapshot")),
+    "split-too-large": (("l2-data-crosslink",), ("--max-copy", "0")),
+}
 
 
 class Bases:
@@ -59,7 +73,16 @@ def qcow2_fixtures(bases):
         def build(folder, name=name, recipe=recipe):
             bases.copy(recipe.base, folder)
             patient.apply(name, folder / Bases.FILE)
-        yield Fixture("qcow2", name, Bases.FILE, recipe.base, build, recipe.options, recipe.text)
+        yield Fixture("qcow2", name, Bases.FILE, recipe.base, build, recipe.options, ())
+    for name, (damages, repair) in COMBINED.items():
+        def build(folder, damages=damages):
+            bases.copy(patient.RECIPES[damages[0]].base, folder)
+            sound = folder / "sound"
+            copy(folder / Bases.FILE, sound)
+            for damage in damages:
+                patient.apply(damage, folder / Bases.FILE, sound=sound)
+            sound.unlink()
+        yield Fixture("qcow2", name, Bases.FILE, patient.RECIPES[damages[0]].base, build, (), repair)
 
 
 def all_fixtures(bases):
