@@ -42,6 +42,24 @@ bool Explained(const CheckReport& report) {
   return std::ranges::any_of(kExplains, [&](Problem p) { return report.findings.Has(p); });
 }
 
+// Holes in the mapping that only --repair=all fills, with what lies about. Once a snapshot has it,
+// it does not lie about any more.
+constexpr Problem kHoles[] = {
+    Problem::kQcow2L1Unaligned,      Problem::kQcow2L1Short,
+    Problem::kQcow2L1PastEof,        Problem::kQcow2L1OffsetZero,
+    Problem::kQcow2L1EntryUnaligned, Problem::kQcow2L1EntryPastEof,
+    Problem::kQcow2L2Implausible,    Problem::kQcow2L2EmptyWithLeaks,
+    Problem::kQcow2L2EntryUnaligned, Problem::kQcow2L2EntryPastEof,
+    Problem::kQcow2L1EntryReserved,  Problem::kQcow2SnapL1PastEof,
+    Problem::kQcow2SnapL1Unaligned,  Problem::kQcow2MetaOverlap};
+
+bool WaitsForAll(const PassContext& context) {
+  return context.options.mode == RepairMode::kSafe &&
+         context.options.orphans == OrphanPolicy::kDefault &&
+         std::ranges::any_of(kHoles,
+                             [&](Problem p) { return context.report.findings.Has(p); });
+}
+
 }  // namespace
 
 bool KeepsInSnapshot(const PassContext& context) {
@@ -49,7 +67,7 @@ bool KeepsInSnapshot(const PassContext& context) {
   const Image& image = *StateOf(context.report).image;
   bool asked = context.options.orphans == OrphanPolicy::kSnapshot ||
                (context.options.orphans == OrphanPolicy::kDefault && Explained(first));
-  return asked && context.options.mode != RepairMode::kLeaks && !image.has_data_file() &&
+  return asked && !WaitsForAll(context) && context.options.mode != RepairMode::kLeaks && !image.has_data_file() &&
          image.header.crypt_method != kCryptAes;
 }
 
@@ -78,6 +96,12 @@ class LostFound {
       return outcome_;
     }
     if (LuksLost(image_)) return outcome_;  // the leaks pass says why
+    if (WaitsForAll(context_)) {
+      outcome_.notes.push_back(
+          "leaked clusters that hold data are kept where they are: --repair=all may find their place "
+          "on the disk (--orphans snapshot makes them readable without that)");
+      return outcome_;
+    }
     if (image_.header.crypt_method == kCryptAes) {
       outcome_.notes.push_back(
           "unreferenced clusters are left as they are: without their place on the disk this "
