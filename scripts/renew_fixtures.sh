@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Writes anew what the tests expect word for word: tests/fixtures/*/*/expect.* and the session in
-# README.md. Read `git diff` afterwards: whatever changed for a reason you cannot name is a bug.
+# Writes anew what the tests expect word for word: tests/fixtures/*/*/expect.*, the session in
+# README.md, docs/comparison.md. Read `git diff` afterwards: whatever changed for a reason you cannot name is a bug.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,5 +17,8 @@ if [ -z "${IMGFSCK_BIN-}" ]; then
   export IMGFSCK_BIN=$PWD/build/release/bin
 fi
 python3 -B tests/fixtures.py --renew "$@"
-python3 -B tests/readme.py --renew
-git status --short -- tests/fixtures README.md
+if (($# == 0)); then
+  python3 -B tests/readme.py --renew
+  python3 -B tests/comparison.py --renew
+fi
+git status --short -- tests/fixtures README.md docs

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import imgdamage  # noqa: F401  registers the recipes
 from imglib import patient
+from imglib.incidents import INCIDENTS, strike
 from imglib.make import make
 from imglib.patient import Patient
 from imglib.programs import copy
@@ -85,10 +86,18 @@ def qcow2_fixtures(bases):
         yield Fixture("qcow2", name, Bases.FILE, patient.RECIPES[damages[0]].base, build, (), repair)
 
 
+def incident_fixtures(bases):
+    for name, told in INCIDENTS.items():
+        def build(folder, name=name, told=told):
+            bases.copy(told.base, folder)
+            strike(name, folder / Bases.FILE)
+        yield Fixture("incidents", name, Bases.FILE, told.base, build, told.options, ())
+
+
 def all_fixtures(bases):
     """"format/name" -> Fixture."""
     fixtures = {}
-    for fixture in [*qcow2_fixtures(bases)]:
+    for fixture in [*qcow2_fixtures(bases), *incident_fixtures(bases)]:
         key = f"{fixture.format}/{fixture.name}"
         assert key not in fixtures, key
         fixtures[key] = fixture
