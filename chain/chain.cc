@@ -75,8 +75,9 @@ Status OpenDriver(const ChainOptions& options, bool named, ChainLayer* layer) {
   return Ok();
 }
 
-Result<const Format*> FormatOf(const ByteSource& file, const std::string& name) {
+Result<const Format*> FormatOf(const ByteSource& file, const std::string& name, bool else_raw) {
   const Format* format = name.empty() ? ProbeFormat(file) : FindFormat(name);
+  if (format == nullptr && name.empty() && else_raw) format = FindFormat("raw");
   if (format != nullptr) return format;
   if (!name.empty()) {
     return Error{
@@ -86,12 +87,9 @@ Result<const Format*> FormatOf(const ByteSource& file, const std::string& name) 
       ErrorCode::kInvalid, "the format is not recognised, and nobody says that it is raw", {}};
 }
 
-struct NamedImage {
-  std::string path, format;  // format: empty when nobody says
-};
-
-// A differencing VHD has several names for its parent, and an id to tell the right one by.
-Result<NamedImage> ParentOfVhd(const ChainLayer& layer) {
+// Path and format. A differencing VHD has several names for its parent, and an id to tell the right
+// one by.
+Result<std::pair<std::string, std::string>> ParentOfVhd(const ChainLayer& layer) {
   IMG_ASSIGN_OR_RETURN(auto image, vhd::ParseImage(layer.file(), {}));
   IMG_ASSIGN_OR_RETURN(vhd::Parent parent, vhd::ResolveParent(*image, layer.path));
   if (parent.fit != vhd::ParentFit::kFits && parent.fit != vhd::ParentFit::kRawFits) {
@@ -100,13 +98,7 @@ Result<NamedImage> ParentOfVhd(const ChainLayer& layer) {
                              Printable(layer.path), Printable(parent.path)),
                  {}};
   }
-  return NamedImage{parent.path, parent.image ? "vpc" : "raw"};
-}
-
-Result<NamedImage> NextOf(const ChainLayer& layer, const BackingReference& backing) {
-  if (layer.format->name == "vpc") return ParentOfVhd(layer);
-  IMG_ASSIGN_OR_RETURN(std::string path, ResolveBackingName(layer.path, backing.name));
-  return NamedImage{path, backing.format};
+  return std::pair<std::string, std::string>(parent.path, parent.image ? "vpc" : "raw");
 }
 
 }  // namespace
@@ -134,18 +126,26 @@ Status Chain::CheckNew(const ChainLayer& layer) {
   return Ok();
 }
 
-Status Chain::Add(const std::string& path, const std::string& format, bool named,
-                  const ChainOptions& options) {
+Result<Chain::File> Chain::NextOf(const ChainLayer& layer, const BackingReference& backing) {
+  if (layer.format->name == "vpc") {
+    IMG_ASSIGN_OR_RETURN(auto parent, ParentOfVhd(layer));
+    return File{parent.first, parent.second, true, false};
+  }
+  IMG_ASSIGN_OR_RETURN(std::string path, ResolveBackingName(layer.path, backing.name));
+  return File{std::move(path), backing.format, true, backing.else_raw};
+}
+
+Status Chain::Add(const File& file, const ChainOptions& options) {
   auto layer = std::make_unique<ChainLayer>();
-  layer->path = path;
+  layer->path = file.path;
   auto open = [&]() -> Status {
-    IMG_RETURN_IF_ERROR(OpenFile(path, named, options, layer.get()));
+    IMG_RETURN_IF_ERROR(OpenFile(file.path, file.named, options, layer.get()));
     IMG_RETURN_IF_ERROR(CheckNew(*layer));
-    IMG_ASSIGN_OR_RETURN(layer->format, FormatOf(layer->file(), format));
+    IMG_ASSIGN_OR_RETURN(layer->format, FormatOf(layer->file(), file.format, file.else_raw));
     IMG_RETURN_IF_ERROR(OpenItsDataFile(layer.get()));
-    return OpenDriver(options, named, layer.get());
+    return OpenDriver(options, file.named, layer.get());
   };
-  if (auto status = open(); !status) return About(path, std::move(status).error());
+  if (auto status = open(); !status) return About(file.path, std::move(status).error());
   layers_.push_back(std::move(layer));
   return Ok();
 }
@@ -156,7 +156,7 @@ Status Chain::AddFound(const ChainFile& file, const ChainOptions& options) {
   auto open = [&]() -> Status {
     IMG_ASSIGN_OR_RETURN(layer->source, FileSource::Open(file.path));
     IMG_RETURN_IF_ERROR(CheckNew(*layer));
-    IMG_ASSIGN_OR_RETURN(layer->format, FormatOf(layer->file(), file.format));
+    IMG_ASSIGN_OR_RETURN(layer->format, FormatOf(layer->file(), file.format, false));
     if (!file.data_path.empty()) {
       IMG_ASSIGN_OR_RETURN(layer->data_source, FileSource::Open(file.data_path));
     }
@@ -176,8 +176,8 @@ Status Chain::Follow(const ChainOptions& options) {
                                Printable(layers_.back()->path)),
                    {}};
     }
-    IMG_ASSIGN_OR_RETURN(NamedImage next, NextOf(*layers_.back(), *backing));
-    IMG_RETURN_IF_ERROR(Add(next.path, next.format, true, options));
+    IMG_ASSIGN_OR_RETURN(File next, NextOf(*layers_.back(), *backing));
+    IMG_RETURN_IF_ERROR(Add(next, options));
   }
   Compose();
   return Ok();
@@ -201,7 +201,7 @@ Result<std::unique_ptr<Chain>> Chain::OpenFiles(const std::vector<ChainFile>& fi
 
 Result<std::unique_ptr<Chain>> Chain::Open(const std::string& path, const ChainOptions& options) {
   std::unique_ptr<Chain> chain(new Chain);
-  IMG_RETURN_IF_ERROR(chain->Add(path, options.format, false, options));
+  IMG_RETURN_IF_ERROR(chain->Add({path, options.format}, options));
   IMG_RETURN_IF_ERROR(chain->Follow(options));
   return chain;
 }
@@ -211,7 +211,7 @@ Result<std::unique_ptr<Chain>> Chain::OpenBacking(const std::string& image_path,
                                                   const ChainOptions& options) {
   std::unique_ptr<Chain> chain(new Chain);
   IMG_ASSIGN_OR_RETURN(std::string path, ResolveBackingName(image_path, reference.name));
-  IMG_RETURN_IF_ERROR(chain->Add(path, reference.format, true, options));
+  IMG_RETURN_IF_ERROR(chain->Add({path, reference.format, true, reference.else_raw}, options));
   IMG_RETURN_IF_ERROR(chain->Follow(options));
   return chain;
 }

@@ -82,8 +82,13 @@ class Chain {
 
  private:
   Chain() = default;
-  Status Add(const std::string& path, const std::string& format, bool named,
-             const ChainOptions& options);
+  struct File {
+    std::string path, format;  // format: empty when nobody says
+    bool named = false;        // by an image, not by the user
+    bool else_raw = false;     // what is not recognised is raw
+  };
+  static Result<File> NextOf(const ChainLayer& layer, const BackingReference& backing);
+  Status Add(const File& file, const ChainOptions& options);
   Status AddFound(const ChainFile& file, const ChainOptions& options);
   Status Follow(const ChainOptions& options);
   void Compose();

@@ -47,6 +47,10 @@ struct BitmapInfo {
 struct BackingReference {
   std::string name;                     // as stored: untrusted
   std::string format;                   // "" when the image does not say
+  // The file's modification time and length, for formats that record them, when the caller looked.
+  std::optional<int64_t> mtime_seconds = std::nullopt;  // Unix time
+  std::optional<uint64_t> file_size = std::nullopt;     // bytes, with the time
+  bool else_raw = false;  // it has no place to say so: what is not recognised is raw
 };
 
 struct OpenOptions {

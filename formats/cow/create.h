@@ -18,8 +18,4 @@ std::span<const OptionHelp> CreateOptionHelp();
 // geometry have to be those of the image. kTooLarge when the name does not fit.
 Status RewriteHeader(ByteStore& store, const Header& header);
 
-// What User-Mode Linux compares with the backing file before it opens an image. Only the time can
-// change without moving the data.
-Status RestampMtime(ByteStore& store, uint64_t mtime_seconds);
-
 }  // namespace imgfsck::cow

@@ -4,15 +4,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "formats/cow/create.h"
 #include "formats/cow/walk.h"
 
 namespace imgfsck::cow {
 namespace {
-
-constexpr size_t kMostPending = 65536;  // bitmap bytes held back before they are written
 
 Status Refuse(std::string why) { return Error{ErrorCode::kInvalid, std::move(why), {}}; }
 
@@ -72,7 +69,10 @@ Capabilities CowDriver::capabilities() const {
 
 std::optional<BackingReference> CowDriver::Backing() const {
   if (header_.path.empty()) return std::nullopt;
-  return BackingReference{header_.path, ""};
+  // User-Mode Linux reads raw bytes whatever they are; QEMU looks.
+  BackingReference reference{header_.path, header_.spec().qemu ? "" : "raw"};
+  reference.else_raw = true;
+  return reference;
 }
 
 Status CowDriver::CheckRange(uint64_t offset, uint64_t length) const {
@@ -172,108 +172,6 @@ Result<BlockStatus> CowDriver::StatusAt(uint64_t offset, uint64_t limit) {
   status.state = MappingState::kData;
   status.host_offset = geometry_.data_offset + offset;
   return status;
-}
-
-Status CowDriver::RequireWritable(uint64_t offset, uint64_t length) const {
-  if (store_ == nullptr) {
-    return Error{ErrorCode::kPermission, "the image is open for reading only", {}};
-  }
-  IMG_RETURN_IF_ERROR(CheckRange(offset, length));
-  if (length > 0 && (offset + length - 1) / geometry_.sector_size >= geometry_.tracked_sectors()) {
-    return Error{ErrorCode::kUnsupported,
-                 "this old layout has no bits for the last sectors of the disk", offset};
-  }
-  return Ok();
-}
-
-Status CowDriver::FillSector(uint64_t sector, MutableBytes buffer) {
-  uint64_t offset = sector * geometry_.sector_size;
-  uint64_t length = std::min<uint64_t>(buffer.size(), VirtualSize() - offset);
-  return Read(offset, buffer.first(length));
-}
-
-Status CowDriver::Write(uint64_t offset, Bytes bytes) {
-  IMG_RETURN_IF_ERROR(RequireWritable(offset, bytes.size()));
-  uint64_t size = geometry_.sector_size;
-  while (!bytes.empty()) {
-    uint64_t first = offset / size, lead = offset % size;
-    // Whole sectors in one go; a part of one is completed with what it reads as now. The end of
-    // the disk counts as the end of a sector.
-    uint64_t whole = lead != 0 ? 0 : bytes.size() / size * size;
-    bool to_end = lead == 0 && offset + bytes.size() == VirtualSize();
-    uint64_t length = to_end ? bytes.size() : whole;
-    uint64_t last = first;
-    if (length > 0) {
-      last = DivRoundUp(offset + length, size);
-      IMG_RETURN_IF_ERROR(store_->WriteAt(geometry_.HostOf(first), bytes.first(length)));
-    } else {
-      length = std::min<uint64_t>(size - lead, bytes.size());
-      last = first + 1;
-      ByteVector sector(size);
-      IMG_RETURN_IF_ERROR(FillSector(first, sector));
-      std::memcpy(sector.data() + lead, bytes.data(), length);
-      IMG_RETURN_IF_ERROR(store_->WriteAt(geometry_.HostOf(first), sector));
-    }
-    for (uint64_t at = first; at < last;) {
-      IMG_ASSIGN_OR_RETURN(Run run, RunAt(at, last));
-      for (; at < run.last; ++at) {
-        if (!run.stored) pending_[at / 8] |= static_cast<uint8_t>(1u << (at % 8));
-      }
-    }
-    if (pending_.size() > kMostPending) IMG_RETURN_IF_ERROR(Publish());
-    bytes = bytes.subspan(length);
-    offset += length;
-  }
-  return Ok();
-}
-
-Status CowDriver::Zero(uint64_t offset, uint64_t length) {
-  IMG_RETURN_IF_ERROR(RequireWritable(offset, length));
-  ByteVector zeros(std::min<uint64_t>(length, kMiB));
-  while (length > 0) {
-    IMG_ASSIGN_OR_RETURN(BlockStatus status, StatusAt(offset, length));
-    uint64_t part = std::min<uint64_t>(status.length, zeros.size());
-    bool reads_zeros = status.state == MappingState::kUnallocated && header_.path.empty();
-    if (!reads_zeros) IMG_RETURN_IF_ERROR(Write(offset, Bytes(zeros).first(part)));
-    offset += part;
-    length -= part;
-  }
-  return Ok();
-}
-
-Status CowDriver::Publish() {
-  if (pending_.empty()) return Ok();
-  IMG_RETURN_IF_ERROR(store_->Sync());
-  for (auto it = pending_.begin(); it != pending_.end();) {
-    // Bytes of the bitmap that follow each other go in one write, and none besides them.
-    uint64_t begin = it->first;
-    ByteVector bits;
-    for (; it != pending_.end() && it->first == begin + bits.size(); ++it) {
-      bits.push_back(it->second);
-    }
-    ByteVector stored(bits.size());
-    uint64_t host = geometry_.bitmap_offset + begin;
-    IMG_RETURN_IF_ERROR(ReadPadded(*store_, host, stored));
-    for (size_t i = 0; i < bits.size(); ++i) stored[i] |= bits[i];
-    IMG_RETURN_IF_ERROR(store_->WriteAt(host, stored));
-  }
-  pending_.clear();
-  return Ok();
-}
-
-Status CowDriver::Flush() {
-  if (store_ == nullptr) return Ok();
-  IMG_RETURN_IF_ERROR(Publish());
-  return store_->Sync();
-}
-
-Status CowDriver::SetBacking(const std::optional<BackingReference>& backing) {
-  if (store_ == nullptr) return RequireWritable(0, 0);
-  Header header = header_;
-  header.path = backing ? backing->name : std::string();
-  IMG_RETURN_IF_ERROR(RewriteHeader(*store_, header));
-  header_ = header;
-  return Ok();
 }
 
 namespace {

@@ -33,6 +33,7 @@ class CowDriver : public Driver {
   Status Write(uint64_t offset, Bytes bytes) override;
   Status Zero(uint64_t offset, uint64_t length) override;
   Status Flush() override;
+  Status Empty() override;
   Status SetBacking(const std::optional<BackingReference>& backing) override;
 
  private:

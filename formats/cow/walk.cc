@@ -166,7 +166,9 @@ class Rows : public ImageRows {
   std::vector<LinkRow> Links() const override {
     const Header& h = image_->header;
     if (h.path.empty()) return {};
-    return {{"backing", h.path, "", h.spec().path_offset, h.path.size()}};
+    // User-Mode Linux reads raw bytes, whatever they are.
+    const char* format = h.spec().qemu ? "" : "raw";
+    return {{"backing", h.path, format, h.spec().path_offset, h.path.size()}};
   }
 
   std::vector<StructurePiece> Structures() const override {

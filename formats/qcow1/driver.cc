@@ -95,7 +95,7 @@ Capabilities QcowDriver::capabilities() const {
 
 std::optional<BackingReference> QcowDriver::Backing() const {
   if (!backing_name_) return std::nullopt;
-  return BackingReference{*backing_name_, ""};
+  return BackingReference{*backing_name_, "", std::nullopt, std::nullopt, true};
 }
 
 Status QcowDriver::CheckRange(uint64_t offset, uint64_t length) const {

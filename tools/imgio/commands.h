@@ -31,6 +31,9 @@ Result<int> BitmapCommand(const ImgioOptions& options);
 
 // The file's contents; one trailing newline is dropped. Empty when no file was named.
 Result<std::string> Passphrase(const ImgioOptions& options);
+// What some formats record of their backing file: when it was last written, and its length.
+Status NoteStamp(const ChainLayer& base, BackingReference* reference);
+bool HasCreateOption(const Format& format, std::string_view name);
 
 struct ChainUse {
   bool writable = false;

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the commands share: options into opened images, and files for new ones.
 #include <fmt/format.h>
+#include <sys/stat.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <fstream>
 
 #include "base/text.h"
@@ -25,6 +28,19 @@ void WarnOfWriters(const Chain& chain) {
 }
 
 }  // namespace
+
+Status NoteStamp(const ChainLayer& base, BackingReference* reference) {
+  struct stat status = {};
+  if (fstat(base.fd(), &status) != 0) return ErrorFromErrno(errno, "stat " + Printable(base.path));
+  reference->mtime_seconds = static_cast<int64_t>(status.st_mtim.tv_sec);
+  reference->file_size = base.file().Size();
+  return Ok();
+}
+
+bool HasCreateOption(const Format& format, std::string_view name) {
+  return std::ranges::any_of(format.create_options,
+                             [&](const OptionHelp& help) { return help.name == name; });
+}
 
 Result<std::string> Passphrase(const ImgioOptions& options) {
   if (options.password_file.empty()) return std::string();

@@ -9,10 +9,11 @@ namespace imgfsck {
 namespace {
 
 // The size and the format of the backing file that the new image names.
-Status LookAtBacking(const ImgioOptions& options, CreateOptions* set, uint64_t* size,
-                     bool has_size) {
+Status LookAtBacking(const ImgioOptions& options, const Format& format, CreateOptions* set,
+                     uint64_t* size, bool has_size) {
   BackingReference reference{set->at("backing_file"), ""};
   if (set->contains("backing_fmt")) reference.format = set->at("backing_fmt");
+  reference.else_raw = !HasCreateOption(format, "backing_fmt");
   ChainOptions chain;
   IMG_ASSIGN_OR_RETURN(chain.passphrase, Passphrase(options));
   IMG_ASSIGN_OR_RETURN(auto base, Chain::OpenBacking(options.words[0], reference, chain));
@@ -23,6 +24,13 @@ Status LookAtBacking(const ImgioOptions& options, CreateOptions* set, uint64_t* 
     (*set)["backing_fmt"] = std::string(base->layers().front()->format->name);
   }
   if (!has_size) *size = base->driver().VirtualSize();
+  if (!HasCreateOption(format, "backing_mtime")) return Ok();
+  const ChainLayer& below = *base->layers().front();
+  IMG_RETURN_IF_ERROR(NoteStamp(below, &reference));
+  auto seconds = static_cast<uint32_t>(*reference.mtime_seconds);
+  set->emplace("backing_mtime", std::to_string(seconds));
+  set->emplace("backing_size", std::to_string(*reference.file_size));
+  if (!has_size && below.format->name == "raw") *size = *reference.file_size;
   return Ok();
 }
 
@@ -39,7 +47,7 @@ Result<int> CreateCommand(const ImgioOptions& options) {
   bool has_size = !options.sizes.empty();
   uint64_t size = has_size ? options.sizes[0] : 0;
   if (set.contains("backing_file") && !options.unsafe) {
-    IMG_RETURN_IF_ERROR(LookAtBacking(options, &set, &size, has_size));
+    IMG_RETURN_IF_ERROR(LookAtBacking(options, *format, &set, &size, has_size));
   } else if (!has_size) {
     return Error{ErrorCode::kInvalid, "a new image needs a size", {}};
   }

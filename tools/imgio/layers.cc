@@ -43,6 +43,16 @@ Status CommitInto(Driver& top, Driver& base, Progress& progress) {
   return base.Close();
 }
 
+// COW images record when their base was written; User-Mode Linux refuses another time.
+Status Restamp(Chain& chain) {
+  Driver& top = *chain.layers()[0]->driver;
+  if (top.format() != "cow" || chain.layers().size() < 2) return Ok();
+  std::optional<BackingReference> reference = top.Backing();
+  IMG_RETURN_IF_ERROR(NoteStamp(*chain.layers()[1], &*reference));
+  reference->file_size.reset();  // a base of another length was another one before
+  return top.SetBacking(reference);
+}
+
 // Where the old and the new backing file differ and the image has nothing of its own, it gets what
 // it read before.
 class Rebaser {
@@ -96,6 +106,7 @@ Status RebaseContents(const ImgioOptions& o, Chain& chain,
                       std::optional<BackingReference>& reference) {
   std::unique_ptr<Chain> fresh;
   if (reference) {
+    reference->else_raw = !HasCreateOption(*chain.layers()[0]->format, "backing_fmt");
     ChainOptions options;
     IMG_ASSIGN_OR_RETURN(options.passphrase, Passphrase(o));
     IMG_ASSIGN_OR_RETURN(fresh, Chain::OpenBacking(o.words[0], *reference, options));
@@ -105,6 +116,7 @@ Status RebaseContents(const ImgioOptions& o, Chain& chain,
     if (reference->format.empty()) {
       reference->format = std::string(fresh->layers().front()->format->name);
     }
+    IMG_RETURN_IF_ERROR(NoteStamp(*fresh->layers().front(), &*reference));
   }
   Progress progress("imgio", o.progress);
   progress.Start(o.words[0]);
@@ -133,6 +145,7 @@ Result<int> CommitCommand(const ImgioOptions& o) {
   if (!o.keep) {
     IMG_ASSIGN_OR_RETURN(auto chain, OpenChain(o, o.words[0], {.writable = true}));
     IMG_RETURN_IF_ERROR(chain->driver().Empty());
+    IMG_RETURN_IF_ERROR(Restamp(*chain));
     IMG_RETURN_IF_ERROR(chain->driver().Close());
   }
   if (!o.quiet) fmt::print("{}: committed\n", Printable(o.words[0]));
