@@ -38,6 +38,7 @@ class Tables {
       fate = JudgeTable(slot);
     }
     state_->space.Finish();
+    state_->beyond.Finish();
     report_->counts.image_end_offset = end_;
     return Ok();
   }
@@ -49,7 +50,7 @@ class Tables {
     const Header& h = image_.header;
     Take(0, image_.HeaderEnd());
     if (image_.backing_name) Take(h.backing_file_offset, h.backing_file_size);
-    Take(h.l1_table_offset, image_.geometry.l1_bytes());
+    TakeWhole(h.l1_table_offset, image_.geometry.l1_bytes());
   }
 
   void Take(uint64_t offset, uint64_t length) {
@@ -57,6 +58,17 @@ class Tables {
     uint64_t end = std::min(SaturatingAdd(offset, length), image_.file_size);
     state_->space.Add(offset, end);
     end_ = std::max(end_, end);
+  }
+
+  // The same of what readers take as going on with zeros when the file ends within it.
+  void TakeWhole(uint64_t offset, uint64_t length) {
+    Take(offset, length);
+    if (offset >= image_.file_size) return;
+    state_->cut_end = std::max(state_->cut_end, SaturatingAdd(offset, length));
+  }
+
+  void TakeBeyond(uint64_t offset, uint64_t length) {
+    state_->beyond.Add(std::max(offset, image_.file_size), SaturatingAdd(offset, length));
   }
 
   // For each slot the first slot that names the same table.
@@ -95,6 +107,7 @@ class Tables {
         Finding f = SlotFinding(Problem::kQcowL1EntryPastEof, slot);
         f.detail = at;
         out_->Add(std::move(f));
+        TakeBeyond(entry.value, image_.geometry.l2_bytes);
         return TableFate::kPastEof;
       }
       case SlotState::kUsable:
@@ -134,7 +147,7 @@ class Tables {
       f.detail = fmt::format("{} bytes are missing", bytes - (image_.file_size - offset));
       out_->Add(std::move(f));
     }
-    Take(offset, bytes);
+    TakeWhole(offset, bytes);
     for (uint64_t index = 0; index < entries_.size(); ++index) {
       if (entries_[index] != 0) JudgeEntry({slot, index, Entry{entries_[index]}});
     }
@@ -178,7 +191,9 @@ class Tables {
       JudgePlain(ref, check);
     }
     ++report_->counts.allocated_clusters;
-    if (!check.unreadable) Take(entry.offset(g), entry.length(g));
+    if (check.past_eof) TakeBeyond(entry.offset(g), entry.length(g));
+    if (!check.unreadable && entry.compressed()) Take(entry.offset(g), entry.length(g));
+    if (!check.unreadable && !entry.compressed()) TakeWhole(entry.offset(g), entry.length(g));
     bool follows = entry.offset(g) == next_ || next_ == 0;
     if (!follows && !entry.compressed()) ++report_->counts.fragmented_clusters;
     next_ = entry.offset(g) + entry.length(g);

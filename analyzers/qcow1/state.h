@@ -42,6 +42,8 @@ struct CheckState {
   const Image* image = nullptr;      // owned by the report's rows
   std::vector<TableFate> fates;      // one a slot of image->l1
   RangeUnion space;                  // everything claimed, inside the file
+  uint64_t cut_end = 0;              // where the clusters and tables end that its end cuts in two
+  RangeUnion beyond;                 // where damaged entries point to behind its end
   std::vector<Claim> conflicts;      // claims that share bytes with another, by begin
   std::vector<OrphanTable> orphans;  // by offset; at most kMaxOrphans
   std::vector<HostRange> unreadable;

@@ -52,6 +52,8 @@ Status ApplyOption(const std::string& name, const std::string& value, Header* he
     header->cluster_bits = static_cast<uint8_t>(std::countr_zero(*size));
   } else if (name == "l2_bits") {
     IMG_ASSIGN_OR_RETURN(header->l2_bits, ParseBits(name, value, kMinL2Bits, kMaxL2Bits));
+  } else if (name == "passphrase") {
+    // Nothing of it is stored: no file tells a wrong one.
   } else if (name == "encryption") {
     if (value != "on" && value != "off") return BadOption(name, value);
     header->crypt_method = value == "on" ? kCryptAes : kCryptNone;

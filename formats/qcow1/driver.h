@@ -37,6 +37,7 @@ class QcowDriver : public Driver {
   Status WriteCompressed(uint64_t offset, Bytes bytes) override;
   Status Zero(uint64_t offset, uint64_t length) override;
   Status Flush() override;
+  Status Empty() override;
   Status SetBacking(const std::optional<BackingReference>& backing) override;
 
  private:
@@ -62,6 +63,9 @@ class QcowDriver : public Driver {
   Status WriteInCluster(uint64_t offset, Bytes bytes);
   Status WriteInPlace(Entry entry, uint64_t offset, Bytes bytes);
   Status WriteNewCluster(Entry old, uint64_t offset, Bytes bytes);
+  // Before the first allocation: completes what the end of the file cuts in two, and refuses when
+  // entries point behind it, lest they come to show what is stored there.
+  Status PrepareToGrow();
   Result<uint64_t> TableForWriting(uint64_t offset);
   Status SetEntry(uint64_t offset, Entry entry);
   Status Publish();  // what entries refer to is made durable, then the entries are written
@@ -77,6 +81,7 @@ class QcowDriver : public Driver {
   std::optional<LegacyAes> aes_;
   BackingReader backing_;
   std::map<uint64_t, uint64_t> pending_;  // host offset of an entry -> its new value
+  bool may_grow_ = false;                 // PrepareToGrow() has been through
   bool l1_changed_ = false;               // since the tapdisk checksum was computed
 };
 

@@ -64,6 +64,12 @@ void LoadBackingName(Image* image) {
   image->backing_name = std::string(AsText(name));
 }
 
+// Nothing is ever freed, so a real file ends within reach of the disk's size.
+uint64_t ReachOf(const Image& image) {
+  uint64_t largest = std::max(image.file_size, image.geometry.virtual_size);
+  return SaturatingAdd(SaturatingMul(largest, 2), 64 * kMiB);
+}
+
 }  // namespace
 
 SlotState Image::StateOf(const L1Slot& slot) const {
@@ -137,11 +143,17 @@ EntryCheck CheckEntry(const Image& image, Entry entry) {
   return check;
 }
 
+bool PlausibleL1(const Image& image) {
+  uint64_t reach = ReachOf(image), good = 0, wrong = 0;
+  for (const L1Slot& slot : image.l1) {
+    bool fits = slot.value >= kHeaderLength && slot.value < reach && IsAligned(slot.value, kSector);
+    ++(fits ? good : wrong);
+  }
+  return wrong < 4 || wrong <= good;
+}
+
 bool PlausibleL2(const Image& image, const std::vector<uint64_t>& entries) {
-  // Nothing is ever freed, so a real file ends within reach of the disk's size.
-  uint64_t largest = std::max(image.file_size, image.geometry.virtual_size);
-  uint64_t reach = SaturatingAdd(SaturatingMul(largest, 2), 64 * kMiB);
-  uint64_t good = 0, wrong = 0;
+  uint64_t reach = ReachOf(image), good = 0, wrong = 0;
   for (uint64_t raw : entries) {
     Entry entry{raw};
     if (entry.empty()) continue;

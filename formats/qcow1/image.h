@@ -72,6 +72,10 @@ struct EntryCheck {
 };
 EntryCheck CheckEntry(const Image& image, Entry entry);
 
+// Whether most entries of the L1 table can be what they should be. A table that the end of the file
+// cuts off from its L2 tables is no worse for it.
+bool PlausibleL1(const Image& image);
+
 // Whether the bytes can be an L2 table of this image: most entries in use make sense. What lies
 // behind the end of the file within reason counts as sound, since files get truncated.
 bool PlausibleL2(const Image& image, const std::vector<uint64_t>& entries);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/interrupt.h"
 #include "formats/common/deflate.h"
 #include "formats/qcow1/driver.h"
 #include "formats/qcow1/xen.h"
@@ -19,7 +20,37 @@ Status QcowDriver::RequireWritable() const {
   return Error{ErrorCode::kPermission, "the image is open for reading only", {}};
 }
 
+Status QcowDriver::PrepareToGrow() {
+  if (may_grow_) return Ok();
+  IMG_ASSIGN_OR_RETURN(auto image, ParseImage(*store_));
+  Error dangling{ErrorCode::kInvalid,
+                 "entries point beyond the end of the file; the image has to be repaired before it "
+                 "can grow",
+                 {}};
+  if (header_.l1_table_offset >= image->file_size) return dangling;
+  uint64_t end = SaturatingAdd(header_.l1_table_offset, geometry_.l1_bytes());
+  std::vector<uint64_t> entries;
+  std::vector<HostRange> bad;
+  for (const L1Slot& slot : image->l1) {
+    IMG_RETURN_IF_ERROR(CheckStop());
+    SlotState state = image->StateOf(slot);
+    if (state == SlotState::kPastEof) return dangling;
+    if (state != SlotState::kUsable) continue;
+    end = std::max(end, slot.value + geometry_.l2_bytes);
+    ReadL2(*image, slot.value, &entries, &bad);
+    for (uint64_t raw : entries) {
+      EntryCheck check = raw == 0 ? EntryCheck{} : CheckEntry(*image, Entry{raw});
+      if (check.past_eof && !check.unreadable) return dangling;
+      if (check.cut) end = std::max(end, raw + geometry_.cluster_size);
+    }
+  }
+  if (end > store_->Size()) IMG_RETURN_IF_ERROR(store_->SetSize(end));
+  may_grow_ = true;
+  return Ok();
+}
+
 Result<uint64_t> QcowDriver::TableForWriting(uint64_t offset) {
+  IMG_RETURN_IF_ERROR(PrepareToGrow());
   IMG_ASSIGN_OR_RETURN(uint64_t table, TableFor(offset));
   if (table != 0) return table;
   table = AlignUp(store_->Size(), geometry_.cluster_size);
@@ -178,6 +209,21 @@ Status QcowDriver::Flush() {
   return store_->Sync();
 }
 
+Status QcowDriver::Empty() {
+  IMG_RETURN_IF_ERROR(RequireWritable());
+  pending_.clear();
+  uint64_t end = SaturatingAdd(header_.l1_table_offset, geometry_.l1_bytes());
+  IMG_RETURN_IF_ERROR(store_->WriteZeros(header_.l1_table_offset, geometry_.l1_bytes()));
+  l1_changed_ = true;
+  IMG_RETURN_IF_ERROR(Flush());
+  // Nothing points behind the table any more, but the backing file's name may stand there.
+  if (backing_name_) {
+    end = std::max(end, header_.backing_file_offset + header_.backing_file_size);
+  }
+  IMG_RETURN_IF_ERROR(store_->SetSize(end));
+  return store_->Sync();
+}
+
 Status QcowDriver::SetBacking(const std::optional<BackingReference>& backing) {
   IMG_RETURN_IF_ERROR(RequireWritable());
   Header header = header_;
@@ -187,6 +233,7 @@ Status QcowDriver::SetBacking(const std::optional<BackingReference>& backing) {
   }
   header.backing_file_offset = 0;
   header.backing_file_size = static_cast<uint32_t>(name.size());
+  header.mtime = 0;  // as QEMU has it, which never looks
   if (!name.empty()) {
     // A new place for the name, so that a crash leaves one of the two names whole: the free space
     // before the L1 table when the old name is not there, else the end of the file.
@@ -199,8 +246,8 @@ Status QcowDriver::SetBacking(const std::optional<BackingReference>& backing) {
   }
   uint8_t bytes[kHeaderLength];
   EncodeHeader(header, bytes);
-  // Offset and length stand side by side: one write changes both.
-  IMG_RETURN_IF_ERROR(store_->WriteAt(8, Bytes(bytes).subspan(8, 12)));
+  // Offset, length and time stand side by side: one write changes all.
+  IMG_RETURN_IF_ERROR(store_->WriteAt(8, Bytes(bytes).subspan(8, 16)));
   IMG_RETURN_IF_ERROR(store_->Sync());
   header_ = header;
   backing_name_ = backing && !name.empty() ? std::optional(name) : std::nullopt;

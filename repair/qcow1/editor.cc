@@ -14,14 +14,23 @@ bool Editor::Mends(Problem problem) const {
   return Found(problem) && Allowed(problem, context_.options);
 }
 
+uint64_t Editor::NextPlace(uint64_t alignment) const {
+  return AlignUp(std::max(context_.image.Size(), state_.cut_end), alignment);
+}
+
+bool Editor::CanAppend(uint64_t length) const {
+  uint64_t at = NextPlace(image().geometry.cluster_size);
+  return !state_.beyond.Covers(at, SaturatingAdd(at, length));
+}
+
 Result<uint64_t> Editor::Append(Bytes bytes, uint64_t alignment) {
-  uint64_t at = AlignUp(context_.image.Size(), alignment);
+  uint64_t at = NextPlace(alignment);
   IMG_RETURN_IF_ERROR(context_.image.WriteAt(at, bytes));
   return at;
 }
 
 Result<uint64_t> Editor::AppendZeros(uint64_t length, uint64_t alignment) {
-  uint64_t at = AlignUp(context_.image.Size(), alignment);
+  uint64_t at = NextPlace(alignment);
   IMG_RETURN_IF_ERROR(context_.image.SetSize(at + length));
   return at;
 }

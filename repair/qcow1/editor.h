@@ -26,6 +26,10 @@ class Editor {
   // Found, and the options allow mending it.
   bool Mends(Problem problem) const;
 
+  // False while damaged entries point to where the next `length` bytes would go: they would come
+  // to life there. Another pass clears them, when it may.
+  bool CanAppend(uint64_t length) const;
+  // Behind the file, and behind what its end cuts in two.
   Result<uint64_t> Append(Bytes bytes, uint64_t alignment);
   Result<uint64_t> AppendZeros(uint64_t length, uint64_t alignment);
   // A copy of bytes of the image (zeros past its end) at the end of it.
@@ -44,6 +48,7 @@ class Editor {
   PassOutcome Finish() { return std::move(outcome_); }
 
  private:
+  uint64_t NextPlace(uint64_t alignment) const;
   const PassContext& context_;
   const CheckState& state_;
   std::optional<LegacyAes> aes_;

@@ -52,6 +52,7 @@ Status DropTable(Editor* editor, const L1Slot& slot) {
 // The table keeps what it says and gets a place of its own.
 Status MoveTable(Editor* editor, const L1Slot& slot) {
   const Geometry& g = editor->image().geometry;
+  if (!editor->CanAppend(g.l2_bytes)) return Ok();  // the next time round
   IMG_ASSIGN_OR_RETURN(uint64_t at, editor->AppendCopy(slot.value, g.l2_bytes, g.cluster_size));
   return editor->SetL1(slot.index, at);
 }

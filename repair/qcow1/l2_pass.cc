@@ -75,6 +75,7 @@ class Entries {
   Status KeepPrefix(const EntryRef& ref) {
     Decoded decoded = Decode(ref, ref.entry.length(g()));
     if (decoded.produced == 0) return Zero(ref, 0);
+    if (!MayAppend()) return Ok();
     if (!editor_.CanWriteGuestBytes()) return ++without_key_, Ok();
     std::fill(cluster_.begin() + static_cast<ptrdiff_t>(decoded.produced), cluster_.end(),
               uint8_t{0});
@@ -83,11 +84,20 @@ class Entries {
     return editor_.SetEntry(ref.HostOffset(image()), Entry{at});
   }
 
+  // Not where an entry points that this pass leaves alone.
+  bool MayAppend() const {
+    bool clusters = past_eof_ || !editor_.Found(Problem::kQcowL2EntryPastEof);
+    bool streams = cut_stream_ || !editor_.Found(Problem::kQcowComprPastEof);
+    bool tables = !editor_.Found(Problem::kQcowL1EntryPastEof);
+    return (clusters && streams && tables) || editor_.CanAppend(kMiB);
+  }
+
   Status Zero(const EntryRef& ref, uint64_t kept) {
     if (!image().header.has_backing_name()) {
       Declare(ref, kept);
       return editor_.SetEntry(ref.HostOffset(image()), Entry{});
     }
+    if (!MayAppend()) return Ok();
     if (!editor_.CanWriteGuestBytes()) return ++without_key_, Ok();
     Declare(ref, kept);
     uint64_t at = 0;

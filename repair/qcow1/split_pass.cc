@@ -33,6 +33,12 @@ class Split {
                       HumanSize(Need()), HumanSize(limit)));
       return editor_.Finish();
     }
+    if (!editor_.CanAppend(Need())) {
+      if (!editor_.Mends(Problem::kQcowL2EntryPastEof)) {
+        editor_.Note("clusters that lie behind the end of the file are in the way of copies");
+      }
+      return editor_.Finish();
+    }
     std::vector<Change> changes;
     for (const Claim& claim : movers_) {
       IMG_RETURN_IF_ERROR(CheckStop());

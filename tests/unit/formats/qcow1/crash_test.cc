@@ -64,5 +64,38 @@ TEST(Qcow1Driver, SurvivesAStopAtAnyWrite) {
   }
 }
 
+// What a commit does once the base holds everything.
+TEST(Qcow1Driver, EmptyingSurvivesAStop) {
+  ByteVector base = Pattern(1, 96 * kKiB);
+  MemoryStore store;
+  ASSERT_TRUE(kFormat.create(store, base.size(),
+                             {{"backing_file", "b"}, {"cluster_bits", "10"}, {"l2_bits", "6"}}));
+  auto driver = OpenStore(kFormat, store);
+  driver->SetBackingReader(ReaderOf(base));
+  ASSERT_TRUE(driver->Write(3000, Pattern(9, 20000)));
+  ASSERT_TRUE(driver->SetBacking(BackingReference{"a name behind the table", "", 99}));
+  ASSERT_TRUE(driver->Close());
+  const ByteVector merged = ReadAll(*driver);
+  EXPECT_EQ(ParseHeader(store.bytes()).mtime, 0u);
+  bool fired = true;
+  for (uint64_t stop = 1; fired; ++stop) {
+    ASSERT_LT(stop, 100u);
+    FaultStore image(store.bytes(),
+                     {FaultPlan::Kind::kCrash, stop, FaultPlan::Unsynced::kScramble, stop});
+    bool done = OpenStore(kFormat, image)->Empty().has_value();
+    fired = image.Fired();
+    EXPECT_EQ(done, !fired);
+    MemoryStore survivor(image.Survivor());
+    auto left = OpenStore(kFormat, survivor);
+    ASSERT_TRUE(left);
+    left->SetBackingReader(ReaderOf(merged));
+    EXPECT_TRUE(ReadAll(*left) == merged) << "stop " << stop;
+    EXPECT_EQ(left->Backing()->name, "a name behind the table");
+    if (!done) continue;
+    EXPECT_LT(survivor.Size(), 1000000u);
+    EXPECT_EQ(left->StatusAt(0, base.size())->length, base.size());
+  }
+}
+
 }  // namespace
 }  // namespace imgfsck::qcow1
