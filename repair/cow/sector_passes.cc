@@ -64,6 +64,8 @@ class Sectors {
 
   Status Mark(uint64_t first, uint64_t last, bool stored, bool lost) {
     IMG_RETURN_IF_ERROR(SetBits(context_.image, g(), first, last, stored));
+    uint64_t end = image_.HostOf(first, last).end();
+    if (stored && end > context_.image.Size()) IMG_RETURN_IF_ERROR(context_.image.SetSize(end));
     outcome_.changes += last - first;
     LayerRange range{std::string(kActiveLayer), image_.GuestOf(first, last)};
     outcome_.changed.push_back(range);
