@@ -211,7 +211,8 @@ class Planner {
     if (auto text = Undeclared(*changed, outcome.changed)) {
       return std::optional(*text + ", which it did not announce");
     }
-    const bool may_change = options_.mode == RepairMode::kAll || !options_.also_fix.empty();
+    const bool may_change = options_.mode == RepairMode::kAll || !options_.also_fix.empty() ||
+                            !options_.relink_parent.empty();
     if (!changed->empty() && !may_change) {
       return std::optional(*Undeclared(*changed, {}) + ", which only --repair=all may do");
     }
