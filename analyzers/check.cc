@@ -6,6 +6,7 @@
 
 #include <array>
 
+#include "analyzers/chain/links.h"
 #include "analyzers/cow/check.h"
 #include "analyzers/qcow1/check.h"
 #include "analyzers/qcow2/check.h"
@@ -17,11 +18,7 @@ namespace imgfsck {
 namespace {
 
 constexpr std::array kCheckers = {
-    &kQcow2Checker,
-    &kQcow1Checker,
-    &kCowChecker,
-    &kRawChecker,
-    &kVhdChecker,
+    &kQcow2Checker, &kQcow1Checker, &kCowChecker, &kRawChecker, &kVhdChecker,
 };
 
 }  // namespace
@@ -35,6 +32,7 @@ Result<CheckReport> CheckImage(const ByteSource& source, const Format& format,
     report.file_size = source.Size();
     report.findings = Findings(options.max_findings);
     IMG_RETURN_IF_ERROR(checker->run(source, options, &report));
+    if (options.chain) IMG_RETURN_IF_ERROR(JudgeChain(options, &report));
     IMG_RETURN_IF_ERROR(CheckStop());  // a walk that a signal cut short must not look complete
     report.findings.Sort();
     return report;

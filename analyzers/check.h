@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "formats/format.h"
 #include "io/byte_source.h"
@@ -28,6 +29,12 @@ struct CheckOptions {
   ProgressFn progress;
 };
 
+// An image that the one that was checked builds on.
+struct ImageBelow {
+  std::string path;
+  const Format* format = nullptr;
+};
+
 // qemu-img check's numbers; a "cluster" is the format's unit of allocation.
 struct CheckCounts {
   uint64_t image_end_offset = 0;   // bytes
@@ -46,6 +53,7 @@ struct CheckReport {
   // stored and referenced runs for the SQL table `refcount`; null where the format has no counts.
   std::function<std::unique_ptr<RowCursor<RefcountRow>>(const RowQuery&)> refcounts;
   std::shared_ptr<void> detail;    // for this format's repair passes; owned by its checker
+  std::vector<ImageBelow> chain;    // with --chain: the images below, raw ones left out
 };
 
 // A format's checker, analyzers/<format>/. Listed in check.cc.

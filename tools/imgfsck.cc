@@ -69,8 +69,9 @@ int Run(int argc, char** argv) {
   }
   Progress progress("imgfsck", options.progress);
   int status = 0;
+  RunContext context{progress, database.get(), 1, static_cast<int64_t>(options.images.size()) + 1};
   for (size_t i = 0; i < options.images.size(); ++i) {
-    const RunContext context{progress, database.get(), static_cast<int64_t>(i + 1)};
+    context.image_id = static_cast<int64_t>(i + 1);
     const int one = RunOnImage(options.images[i], options, context);
     if (one == kExitStopped) return kExitStopped;
     status = Joined(options.exit_style, status, one);

@@ -5,6 +5,7 @@
 
 #include "analyzers/cow/rules.h"
 #include "base/text.h"
+#include "chain/gate.h"
 #include "formats/format.h"
 
 namespace imgfsck::cow {
@@ -62,6 +63,7 @@ void JudgeLinks(CheckState* state, const CheckOptions& options, Findings* out) {
       }
       return;
     case LinkedFile::State::kItself:
+      if (options.chain) return;
       out->Add(PathFinding(image, Problem::kCowChainCycle, "it names itself"));
       return;
     case LinkedFile::State::kPresent:
@@ -69,7 +71,7 @@ void JudgeLinks(CheckState* state, const CheckOptions& options, Findings* out) {
   }
   JudgeStamp(image, state->base, out);
   if (!options.chain || !state->base.regular) return;
-  auto opened = FileSource::Open(state->base.path);
+  auto opened = OpenNamed(state->base.path);
   if (!opened) return;  // the chain's own check says so
   state->base_bytes = std::move(*opened);
   JudgeContent(image, *state->base_bytes, out);

@@ -22,7 +22,6 @@ struct Rule {
 std::optional<std::string> OptionWithoutUse(const ImgfsckOptions& options, const Format& format) {
   const RepairOptions& repair = options.repair_options;
   const Rule rules[] = {
-      {"--chain", repair.check.chain, {"vpc"}, "name the backing files one by one"},
       {"--profile azure", repair.check.profile == "azure", {"vpc"}, ""},
       {"--size-policy", repair.check.size_policy != "auto", {"vpc"}, ""},
       {"--donor", !options.donor.empty(), {"qcow2"}, ""},

@@ -54,7 +54,7 @@ void Declare(CLI::App& app, ImgfsckOptions& o, Raw& raw) {
       ->type_name("FILE");
   app.add_option("--apply", o.apply, "Apply exactly this plan")->type_name("FILE");
   app.add_flag("--recover", o.recover, "Finish a repair that a crash interrupted");
-  app.add_flag("--chain", raw.chain, "Also check every parent, read-only (vpc)");
+  app.add_flag("--chain", raw.chain, "Also check every backing file or parent, read-only");
   app.add_flag("--deep", raw.deep, "Also decode what can be decoded (compressed clusters, ...)");
   app.add_option("--orphans", raw.orphans, "What becomes of unreferenced clusters with content")
       ->type_name("keep|snapshot|dir:PATH|free");

@@ -29,6 +29,12 @@ class Runner {
     result_.path = path;
   }
 
+  // What --chain found below the image.
+  std::vector<ImageBelow> Below() const {
+    if (report_) return report_->chain;
+    return plan_ ? plan_->before.chain : std::vector<ImageBelow>();
+  }
+
   int Run() {
     context_.progress.Start(path_);
     Status status = Dispatch();
@@ -263,7 +269,7 @@ class Runner {
     return out.Finish().has_value();
   }
 
-  const std::string& path_;
+  const std::string path_;
   const ImgfsckOptions& options_;
   const RunContext& context_;
   OpenedImage image_;
@@ -276,8 +282,27 @@ class Runner {
 
 }  // namespace
 
-int RunOnImage(const std::string& path, const ImgfsckOptions& options, const RunContext& context) {
-  return Runner(path, options, context).Run();
+int RunOnImage(const std::string& path, const ImgfsckOptions& options, RunContext& context) {
+  Runner runner(path, options, context);
+  int status = runner.Run();
+  // The images below are only checked, each as one of its own, whatever happens to the one on top.
+  ImgfsckOptions below = options;
+  below.repair = false;
+  below.output = below.plan = below.apply = below.lost_map = below.bad_map = "";
+  below.repair_options = RepairOptions{};
+  below.repair_options.check.deep = options.repair_options.check.deep;
+  below.repair_options.check.threads = options.repair_options.check.threads;
+  below.repair_options.check.max_findings = options.repair_options.check.max_findings;
+  below.repair_options.check.passphrase = options.repair_options.check.passphrase;
+  for (const ImageBelow& file : runner.Below()) {
+    if (status == kExitStopped) break;
+    below.format = file.format->name;
+    context.image_id = context.next_id++;
+    const int one = Runner(file.path, below, context).Run();
+    if (one == kExitStopped) return one;
+    status = options.exit_style == ExitStyle::kQemu ? std::max(status, one) : status | one;
+  }
+  return status;
 }
 
 }  // namespace imgfsck

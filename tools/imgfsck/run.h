@@ -13,10 +13,11 @@ struct RunContext {
   Progress& progress;
   DatabaseFile* database = nullptr;  // --db; null: none
   int64_t image_id = 1;              // in the database
+  int64_t next_id = 2;               // of an image that the one at hand leads to
 };
 
 // Does everything that the options ask for with `path`, prints the result on stdout and returns its
-// exit status.
-int RunOnImage(const std::string& path, const ImgfsckOptions& options, const RunContext& context);
+// exit status; with --chain the same for the checks of all the images below.
+int RunOnImage(const std::string& path, const ImgfsckOptions& options, RunContext& context);
 
 }  // namespace imgfsck
