@@ -14,6 +14,7 @@ Result<PassOutcome> Relink(const PassContext& context);         // rows 16, 29: 
 Result<PassOutcome> RestoreOlder(const PassContext& context);   // row 35
 Result<PassOutcome> RepairBitmap(const PassContext& context);   // rows 19, 22, 32
 Result<PassOutcome> RepairSectors(const PassContext& context);  // rows 23–26
+Result<PassOutcome> ExportOrphans(const PassContext& context);  // --orphans dir:PATH
 Result<PassOutcome> RepairLength(const PassContext& context);   // rows 27, 28
 Result<PassOutcome> Convert(const PassContext& context);        // rows 5, 6, 20, 21
 

@@ -16,6 +16,10 @@ bool RelinkWanted(const CheckReport& report, const RepairOptions& options) {
   return !options.relink_parent.empty() && !report.findings.Has(Problem::kCowEmptyFile);
 }
 
+bool ExportWanted(const CheckReport&, const RepairOptions& options) {
+  return options.orphans == OrphanPolicy::kDirectory;
+}
+
 using enum Problem;
 constexpr Pass kPasses[] = {
     {"recreate", 5, "writes a header into an empty file", Wanted<kCowEmptyFile>, cow::Recreate},
@@ -33,6 +37,7 @@ constexpr Pass kPasses[] = {
     {"sectors", 40, "makes marks and data agree",
      Wanted<kCowDataBeyondEof, kCowDataHoleSet, kCowDataUnmapped, kCowDataRedundant>,
      cow::RepairSectors},
+    {"orphans", 45, "hands over what the guest does not see", ExportWanted, cow::ExportOrphans},
     {"length", 50, "brings the file to its usual length", Wanted<kCowFileLength, kCowTrailingData>,
      cow::RepairLength},
     {"convert", 60, "writes the image anew in the version 3 layout",
