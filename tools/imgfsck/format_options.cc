@@ -17,9 +17,23 @@ struct Rule {
   std::string_view hint;
 };
 
+// Mending that puts every byte of the image in another place does not do so under the user's hands.
+std::optional<std::string> RewritesInPlace(const ImgfsckOptions& options) {
+  if (!options.output.empty() || !options.plan.empty() || options.dry_run) return std::nullopt;
+  for (Problem problem : {Problem::kQcowWaste, Problem::kQcowBackingCluster}) {
+    if (!options.repair_options.also_fix.contains(problem)) continue;
+    return fmt::format("--fix {} writes the image anew: name the new file by --output",
+                       InfoOf(problem).code);
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 std::optional<std::string> OptionWithoutUse(const ImgfsckOptions& options, const Format& format) {
+  if (format.name == "qcow") {
+    if (auto text = RewritesInPlace(options)) return text;
+  }
   const RepairOptions& repair = options.repair_options;
   const Rule rules[] = {
       {"--profile azure", repair.check.profile == "azure", {"vpc"}, ""},
