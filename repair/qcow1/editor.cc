@@ -46,25 +46,49 @@ Result<uint64_t> Editor::AppendCluster(uint64_t guest, MutableBytes cluster) {
   return Append(cluster, image().geometry.cluster_size);
 }
 
+void Editor::DeclareSector(uint64_t offset) {
+  if (declared_ == offset) return;
+  declared_ = offset;
+  const auto& claims = state_.conflicts;
+  // No claim of guest data is longer than a cluster.
+  uint64_t cluster = image().geometry.cluster_size;
+  auto claim = std::lower_bound(claims.begin(), claims.end(), offset - std::min(offset, cluster),
+                                [](const Claim& c, uint64_t at) { return c.begin < at; });
+  for (; claim != claims.end() && claim->begin < offset + kSector; ++claim) {
+    if (claim->metadata() || claim->end <= offset) continue;
+    GuestRange range = ClusterRange(image(), claim->guest);
+    if (claim->kind == ClaimKind::kData && claim->begin <= offset) {
+      uint64_t skip = offset - claim->begin;
+      if (skip >= range.length) continue;
+      range = MakeGuestRange(claim->guest + skip, std::min(kSector, range.length - skip));
+    }
+    Changed(range, false);
+  }
+}
+
+Status Editor::Overwrite(uint64_t offset, Bytes bytes) {
+  uint64_t last = AlignDown(offset + bytes.size() - 1, kSector);
+  for (uint64_t at = AlignDown(offset, kSector); at <= last; at += kSector) DeclareSector(at);
+  ++outcome_.changes;
+  return context_.image.WriteAt(offset, bytes);
+}
+
 Status Editor::SetL1(uint64_t index, uint64_t value) {
   uint8_t bytes[8];
   StoreL1(image(), bytes, value);
-  ++outcome_.changes;
-  return context_.image.WriteAt(image().L1EntryOffset(index), bytes);
+  return Overwrite(image().L1EntryOffset(index), bytes);
 }
 
 Status Editor::SetEntry(uint64_t host_offset, Entry entry) {
   uint8_t bytes[8];
   StoreBe(bytes, entry.raw);
-  ++outcome_.changes;
-  return context_.image.WriteAt(host_offset, bytes);
+  return Overwrite(host_offset, bytes);
 }
 
 Status Editor::SetHeader(const Header& header) {
   uint8_t bytes[kHeaderLength];
   EncodeHeader(header, bytes);
-  ++outcome_.changes;
-  return context_.image.WriteAt(0, bytes);
+  return Overwrite(0, bytes);
 }
 
 void Editor::Changed(GuestRange range, bool lost) {

@@ -39,6 +39,7 @@ class Editor {
   // False: the image is encrypted and no passphrase was given.
   bool CanWriteGuestBytes() const { return !image().encrypted() || aes_.has_value(); }
 
+  // Where guest data lies over what is written, the change to it is declared.
   Status SetL1(uint64_t index, uint64_t value);
   Status SetEntry(uint64_t host_offset, Entry entry);
   Status SetHeader(const Header& header);
@@ -49,9 +50,12 @@ class Editor {
 
  private:
   uint64_t NextPlace(uint64_t alignment) const;
+  Status Overwrite(uint64_t offset, Bytes bytes);
+  void DeclareSector(uint64_t offset);
   const PassContext& context_;
   const CheckState& state_;
   std::optional<LegacyAes> aes_;
+  std::optional<uint64_t> declared_;  // the sector that DeclareSector() saw last
   PassOutcome outcome_;
 };
 
