@@ -18,7 +18,7 @@ void CollectMetadata(CheckState* state) {
   const Header& h = image.header;
   Collect(state, {0, kHeaderLength, 0, ClaimKind::kHeader});
   if (image.xen) Collect(state, {kHeaderLength, image.HeaderEnd(), 0, ClaimKind::kXenHeader});
-  if (image.backing_name) {
+  if (image.backing_name && image.name_is_clear()) {
     Collect(state, {h.backing_file_offset, h.backing_file_offset + h.backing_file_size, 0,
                     ClaimKind::kName});
   }

@@ -46,6 +46,7 @@ void JudgeSize(const Image& image, Findings* out) {
 void JudgeL1Place(const Image& image, Findings* out) {
   const Header& h = image.header;
   std::string at = fmt::format("at {}", h.l1_table_offset);
+  if (!image.l1_clear && h.l1_table_offset >= image.HeaderEnd()) at += ", where no table stands";
   if (!image.l1_clear || (NameOverL1(image) && IsText(*image.backing_name))) {
     out->Add(HeaderFinding(Problem::kQcowL1Offset, "l1_table_offset", at));
     return;
@@ -83,7 +84,7 @@ void JudgeName(const Image& image, Findings* out) {
     wrong = fmt::format("at {}, behind the end of the file", h.backing_file_offset);
   } else if (image.backing_name->find('\0') != std::string::npos) {
     wrong = "it holds a zero byte";
-  } else if (h.backing_file_offset < image.HeaderEnd()) {
+  } else if (!image.name_is_clear()) {
     wrong = "it lies over the header";
   } else if (NameOverL1(image) && !IsText(*image.backing_name)) {
     wrong = "it lies over the top table";

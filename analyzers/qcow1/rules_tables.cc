@@ -49,7 +49,9 @@ class Tables {
   void ClaimFixed() {
     const Header& h = image_.header;
     Take(0, image_.HeaderEnd());
-    if (image_.backing_name) Take(h.backing_file_offset, h.backing_file_size);
+    if (image_.backing_name && image_.name_is_clear()) {
+      Take(h.backing_file_offset, h.backing_file_size);
+    }
     TakeWhole(h.l1_table_offset, image_.geometry.l1_bytes());
   }
 

@@ -29,7 +29,7 @@ Status CheckOpenable(const Image& image) {
   if (image.geometry.l1_entries > kMaxL1Entries)
     return Refuse("the disk is too large for its tables");
   if (h.size < 2) return Refuse("the disk has no size");
-  if (!image.l1_clear) return Refuse("the L1 table lies over the header");
+  if (!image.l1_clear) return Refuse("no L1 table stands where the header says");
   if (h.backing_file_offset != 0 && h.backing_file_size > kMaxBackingNameLength) {
     return Refuse("the backing file's name is too long");
   }

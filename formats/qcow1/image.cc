@@ -115,7 +115,12 @@ Result<std::unique_ptr<Image>> ParseImageAs(const ByteSource& source, const Head
   if (!GeometryIsSane(header)) return image;
   image->geometry = GeometryOf(header);
   image->walkable = image->geometry.l1_entries <= kMaxL1Entries && image->geometry.virtual_size > 0;
-  if (image->walkable && image->l1_clear) IMG_RETURN_IF_ERROR(LoadL1Table(image.get()));
+  if (!image->walkable || !image->l1_clear) return image;
+  IMG_RETURN_IF_ERROR(LoadL1Table(image.get()));
+  if (header.l1_table_offset > kXenL1Alignment && !PlausibleL1(*image)) {
+    image->l1_clear = false;
+    image->l1.clear();
+  }
   return image;
 }
 

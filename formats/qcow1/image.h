@@ -34,7 +34,9 @@ struct Image {
   Header header;
   std::optional<XenHeader> xen;
   bool walkable = false;  // cluster_bits, l2_bits and the size make sense
-  bool l1_clear = false;  // the L1 table does not start inside the header
+  // The L1 table does not start inside the header. Where no writer puts one, it has to look like a
+  // table as well: else a damaged offset would have guest data taken, and mended, as one.
+  bool l1_clear = false;
   Geometry geometry;      // only when walkable
   bool l1_little_endian = false;
   std::vector<L1Slot> l1;  // ascending; only when walkable and l1_clear
@@ -42,6 +44,7 @@ struct Image {
   std::vector<HostRange> unreadable;  // found while parsing
 
   bool encrypted() const { return header.crypt_method == kCryptAes; }
+  bool name_is_clear() const { return header.backing_file_offset >= HeaderEnd(); }
   uint64_t HeaderEnd() const { return kHeaderLength + (xen ? kXenHeaderLength : 0); }
   uint64_t L1EntryOffset(uint64_t index) const { return header.l1_table_offset + 8 * index; }
   SlotState StateOf(const L1Slot& slot) const;

@@ -89,9 +89,12 @@ Result<PassOutcome> RepairBackingName(const PassContext& context) {
   Editor editor(context);
   Header header = editor.image().header;
   uint64_t file_size = editor.image().file_size;
-  if (editor.Mends(Problem::kQcowBackingName) && header.backing_file_offset >= kHeaderLength &&
-      header.backing_file_offset < file_size) {
-    uint64_t limit = file_size;
+  if (editor.Mends(Problem::kQcowBackingName)) {
+    // From a place where no name can be, back to the one where writers put it.
+    if (!editor.image().name_is_clear() || header.backing_file_offset >= file_size) {
+      header.backing_file_offset = editor.image().HeaderEnd();
+    }
+    uint64_t limit = std::max(file_size, header.backing_file_offset);
     if (header.l1_table_offset > header.backing_file_offset) {
       limit = std::min(limit, header.l1_table_offset);
     }
@@ -105,6 +108,7 @@ Result<PassOutcome> RepairBackingName(const PassContext& context) {
     } else {
       header.backing_file_size = static_cast<uint32_t>(text.size());
       IMG_RETURN_IF_ERROR(editor.SetHeader(header));
+      editor.Changed(MakeGuestRange(0, editor.image().geometry.virtual_size), false);
     }
     return editor.Finish();
   }
