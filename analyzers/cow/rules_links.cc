@@ -18,12 +18,18 @@ Finding PathFinding(const Image& image, Problem problem, std::string detail) {
   return f;
 }
 
+// Of the relation between two files: it stays the same problem when the name moves in the header.
+Finding SizeFinding(uint64_t recorded, uint64_t found) {
+  Finding f = MakeFinding(Problem::kCowBackingSize, "backing-file");
+  f.detail = fmt::format("{} bytes recorded, {} found", recorded, found);
+  return f;
+}
+
 void JudgeStamp(const Image& image, const LinkedFile& base, Findings* out) {
   const Header& h = image.header;
   if (!base.regular) return;
   if (!h.spec().qemu && base.size != h.size) {
-    out->Add(PathFinding(image, Problem::kCowBackingSize,
-                         fmt::format("{} bytes recorded, {} found", h.size, base.size)));
+    out->Add(SizeFinding(h.size, base.size));
   }
   // QEMU writes 0 where it could not look; the field has 32 bits nearly everywhere.
   bool recorded = !h.spec().qemu || h.mtime != 0;
@@ -42,9 +48,7 @@ void JudgeContent(const Image& image, const ByteSource& base, Findings* out) {
   }
   // QEMU reads an image as an image: its length says nothing about the disk in it.
   if (h.spec().qemu && format == nullptr && base.Size() < image.geometry.virtual_size) {
-    out->Add(PathFinding(
-        image, Problem::kCowBackingSize,
-        fmt::format("{} bytes found, the disk has {}", base.Size(), image.geometry.virtual_size)));
+    out->Add(SizeFinding(image.geometry.virtual_size, base.Size()));
   }
 }
 

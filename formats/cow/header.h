@@ -47,6 +47,7 @@ struct Candidate {
 struct Resolution {
   std::vector<Candidate> candidates;  // the best first
   bool clear = false;                 // the first explains the file, and none nearly as well
+  size_t contenders = 1;              // so many of the first explain it about as well
   const Header& best() const { return candidates.front().header; }
 };
 Resolution ResolveLayout(Bytes bytes, uint64_t file_size);

@@ -94,6 +94,7 @@ Resolution ResolveLayout(Bytes bytes, uint64_t file_size) {
                    [](const Candidate& a, const Candidate& b) { return a.score > b.score; });
   resolution.clear = all[0].score >= kEnough;
   for (size_t i = 1; i < all.size() && all[i].score + kMargin > all[0].score; ++i) {
+    ++resolution.contenders;
     if (!SameMapping(all[0].header, all[i].header)) resolution.clear = false;
   }
   return resolution;

@@ -34,6 +34,21 @@ Status CopySectors(const Image& image, const Geometry& to, ByteStore* out) {
   return ForEachStored(image, copy, nullptr);
 }
 
+// Which of the layouts that fit about as well is the one: that whose disk is as large as the file
+// that it names. The name is in the same place in all of them.
+std::unique_ptr<Image> JudgedByBase(const CheckState& state) {
+  const Image& image = *state.image;
+  if (image.layouts.clear || state.base.state != LinkedFile::State::kPresent) return nullptr;
+  const Header* fitting = nullptr;
+  for (size_t i = 0; i < image.layouts.contenders; ++i) {
+    const Header& header = image.layouts.candidates[i].header;
+    if (header.path != image.header.path || header.size != state.base.size) continue;
+    if (fitting != nullptr) return nullptr;
+    fitting = &header;
+  }
+  return fitting == nullptr ? nullptr : ImageAs(*image.source, *fitting);
+}
+
 Status CopyBack(const ByteSource& from, ByteStore* to) {
   IMG_RETURN_IF_ERROR(to->SetSize(from.Size()));
   ByteVector piece(kMiB);
@@ -50,7 +65,9 @@ Status CopyBack(const ByteSource& from, ByteStore* to) {
 
 Result<PassOutcome> Convert(const PassContext& context) {
   PassOutcome outcome;
-  const Image& image = *StateOf(context.report).image;
+  const CheckState& state = StateOf(context.report);
+  const auto judged = JudgedByBase(state);
+  const Image& image = judged ? *judged : *state.image;
   const Header& old = image.header;
   if (!image.walkable || !old.magic_found || old.version != old.spec().version) return outcome;
   if (context.report.findings.Has(Problem::kCowDataBeyondEof)) {
