@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "formats/common/deflate.h"
+#include "formats/common/stored.h"
 #include "formats/qcow1/create.h"
 #include "formats/qcow1/walk.h"
 
@@ -129,6 +130,25 @@ Result<uint64_t> QcowDriver::TableFor(uint64_t offset) const {
   return table;
 }
 
+Result<uint64_t> QcowDriver::NextMapped(uint64_t offset, uint64_t end) const {
+  uint64_t first = header_.l1_table_offset + 8 * (offset / geometry_.span + 1);
+  uint64_t found = header_.l1_table_offset + 8 * DivRoundUp(end, geometry_.span);
+  if (auto waiting = pending_.lower_bound(first); waiting != pending_.end()) {
+    found = std::min(found, waiting->first);
+  }
+  std::vector<HostRange> bad;
+  auto visit = [&](uint64_t at, Bytes piece) -> Result<bool> {
+    auto used = std::find_if(piece.begin(), piece.end(), [](uint8_t byte) { return byte != 0; });
+    if (used == piece.end()) return true;
+    found = at + static_cast<uint64_t>(used - piece.begin());
+    return false;
+  };
+  IMG_RETURN_IF_ERROR(ForEachStoredPiece(source_, first, found, &bad, visit));
+  for (const HostRange& range : bad) found = std::min(found, std::max(first, range.offset.value));
+  uint64_t index = (found - header_.l1_table_offset) / 8;
+  return std::clamp(index * geometry_.span, offset, end);
+}
+
 Status QcowDriver::LoadEntries(uint64_t offset, uint64_t count, std::vector<Entry>* entries) const {
   uint64_t first = offset / geometry_.cluster_size % geometry_.l2_entries;
   count = std::min(count, geometry_.l2_entries - first);
@@ -226,6 +246,11 @@ Result<BlockStatus> QcowDriver::StatusAt(uint64_t offset, uint64_t limit) {
   Entry first;
   uint64_t cluster = geometry_.cluster_size;
   for (uint64_t at = offset; at < end;) {
+    IMG_ASSIGN_OR_RETURN(uint64_t table, L1Entry(at / geometry_.span));
+    if (table == 0 && first.empty()) {  // tables that are not there are passed over together
+      IMG_ASSIGN_OR_RETURN(at, NextMapped(at, end));
+      continue;
+    }
     IMG_RETURN_IF_ERROR(
         LoadEntries(at, geometry_.ClustersOf(end - AlignDown(at, cluster)), &entries));
     if (at == offset) first = entries[0];

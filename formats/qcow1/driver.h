@@ -49,6 +49,8 @@ class QcowDriver : public Driver {
   Result<uint64_t> L1Entry(uint64_t index) const;
   // The L2 table below guest `offset`: 0 when there is none; damage is an error.
   Result<uint64_t> TableFor(uint64_t offset) const;
+  // `offset` is below no table: where the next one's guest range begins, `end` when that is first.
+  Result<uint64_t> NextMapped(uint64_t offset, uint64_t end) const;
   // Entries of the clusters from `offset` on: at most `count`, at least one, of one table.
   Status LoadEntries(uint64_t offset, uint64_t count, std::vector<Entry>* entries) const;
 
