@@ -5,7 +5,8 @@ as one of its own; nothing is opened without it, and nothing but plain local fil
 import json
 import os
 
-from imglib.programs import folder_state, imgfsck, qemu_img, qemu_io
+from imglib.cow import Cow
+from imglib.programs import BIN, folder_state, imgfsck, qemu_img, qemu_io, run
 from imglib.testing import ImageTest, main
 
 KB = 1024
@@ -122,6 +123,84 @@ class Chain(ImageTest):
             status, documents = lines("--chain", top)
             self.assertEqual(status, 4)
             self.assertIn("chain-missing", found(documents[0]))
+
+    def cow(self, name, layout, base, size=640 * KB):
+        path = self.folder / name
+        Cow(layout, size).header(base, 0).save(path)
+        return path
+
+    def test_cow_images(self):
+        raw = self.folder / "base.raw"
+        raw.write_bytes(os.urandom(640 * KB))
+        os.utime(raw, (0, 0))
+        self.assertEqual(lines("--chain", self.cow("good.cow", "uml-v3", raw))[0], 0)
+        for layout in ("uml-v3", "qemu-x86-64"):
+            gone = self.cow("gone.cow", layout, self.folder / "nowhere")
+            self.expect(gone, "chain-missing", severity="corruption")
+            self.assertIn("cow-backing-missing", found(lines(gone)[1][0]))
+            itself = self.cow("itself.cow", layout, self.folder / "itself.cow")
+            self.expect(itself, "cow-chain-cycle")
+        # QEMU's layout says nothing of a format: an image is an image, all else is raw.
+        mid = self.overlay("mid.qcow2", "base.raw", base_form="raw")
+        qemu_io(mid, ["write -P 7 0 64k"])
+        status, documents = lines("--chain", self.cow("top.cow", "qemu-x86-64", mid))
+        self.assertEqual((status, [d["format"] for d in documents]), (0, ["cow", "qcow2"]))
+        first = run(BIN / "imgio", "read", self.folder / "top.cow", 0, 512, "--to",
+                    self.folder / "out")
+        self.assertEqual(first.code, 0, first.err)
+        self.assertEqual((self.folder / "out").read_bytes(), b"\7" * 512)
+        # User-Mode Linux takes the same file for raw bytes, and says so.
+        self.assertEqual(len(lines("--chain", self.cow("raw.cow", "uml-v3", mid,
+                                                       mid.stat().st_size))[1]), 1)
+
+    def test_cow_cycles_of_two(self):
+        one, two = self.folder / "one.cow", self.folder / "two.qcow"
+        self.cow("one.cow", "qemu-x86-64", two)
+        self.overlay("two.qcow", "one.cow", "qcow", "raw")  # which it has no place to note
+        self.expect(one, "cow-chain-cycle")
+        self.expect(two, "chain-cycle")
+
+    def vhd_child(self, name, parent, uuid):
+        run(BIN / "imgio", "create", "-f", "vpc", "-o",
+            f"backing_file={parent},parent_uuid={uuid}", self.folder / name, "9M", check=True)
+        return self.folder / name
+
+    def test_vhd_parents_below_other_images(self):
+        parent = self.folder / "parent.vhd"
+        qemu_img("create", "-q", "-f", "vpc", "-o", "force_size=on", parent, "9M")
+        uuid = parent.read_bytes()[68:84].hex()
+        child = self.vhd_child("child.vhd", "parent.vhd", uuid)
+        size = 9 * KB * KB
+        mid = self.overlay("mid.qcow", "child.vhd", "qcow", "vpc", size)
+        top = self.overlay("top.qcow2", "mid.qcow", "qcow2", "qcow", size)
+        status, documents = lines("--chain", top)
+        self.assertEqual((status, [d["format"] for d in documents]), (0, ["qcow2", "qcow", "vpc"]),
+                         documents)
+        # A parent that is damaged, then gone, is told of below as it is for the child alone.
+        data = bytearray(parent.read_bytes())
+        table = data.find(b"\xff" * 8, 512)
+        data[table:table + 4] = (0x00F00000).to_bytes(4, "big")
+        parent.write_bytes(data)
+        status, documents = lines("--chain", top)
+        self.assertEqual(status, 4, documents)
+        self.assertIn("vhd-parent-bad", found(documents[2]))
+        parent.unlink()
+        status, documents = lines("--chain", top)
+        self.assertEqual(status, 4, documents)
+        self.assertIn("vhd-parent-unresolved", found(documents[2]))
+        self.assertEqual(lines("--chain", child)[0], 4)
+        # Another disk in its place.
+        qemu_img("create", "-q", "-f", "vpc", "-o", "force_size=on", parent, "9M")
+        self.assertIn("vhd-parent-uuid-mismatch", found(lines("--chain", child)[1][0]))
+        # The child, by its own id, as its own parent.
+        parent.write_bytes(child.read_bytes())
+        self.assertEqual(lines("--chain", top)[0], 4)
+
+    def test_rolled_up_exit_status(self):
+        """A warning above and damage below: the worst counts, --exit-style qemu included."""
+        top = self.overlay("top.qcow2", "nowhere.raw", base_form="raw")
+        self.assertEqual(imgfsck("--chain", "--exit-style", "qemu", top).code, 2)
+        self.assertEqual(imgfsck("--chain", "--exit-zero", top).code, 0)
 
 
 if __name__ == "__main__":

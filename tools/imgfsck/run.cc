@@ -297,6 +297,8 @@ int RunOnImage(const std::string& path, const ImgfsckOptions& options, RunContex
   for (const ImageBelow& file : runner.Below()) {
     if (status == kExitStopped) break;
     below.format = file.format->name;
+    // The parents of a VHD are looked at by its own check, not listed with the images below.
+    below.repair_options.check.chain = below.format == "vpc";
     context.image_id = context.next_id++;
     const int one = Runner(file.path, below, context).Run();
     if (one == kExitStopped) return one;
