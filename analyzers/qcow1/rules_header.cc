@@ -46,7 +46,8 @@ void JudgeSize(const Image& image, Findings* out) {
 void JudgeL1Place(const Image& image, Findings* out) {
   const Header& h = image.header;
   std::string at = fmt::format("at {}", h.l1_table_offset);
-  if (!image.l1_clear && h.l1_table_offset >= image.HeaderEnd()) at += ", where no table stands";
+  if (!image.l1_clear && h.l1_table_offset >= image.HeaderEnd())
+    at += ", where no table of that length stands";
   if (!image.l1_clear || (NameOverL1(image) && IsText(*image.backing_name))) {
     out->Add(HeaderFinding(Problem::kQcowL1Offset, "l1_table_offset", at));
     return;

@@ -64,6 +64,19 @@ void LoadBackingName(Image* image) {
   image->backing_name = std::string(AsText(name));
 }
 
+// The disk's size claims entries where the tables already are that the first entries point to.
+bool RunsOverItsTables(const Image& image) {
+  uint64_t first_table = UINT64_MAX;
+  for (const L1Slot& slot : image.l1) {
+    uint64_t at = image.L1EntryOffset(slot.index);
+    if (at >= first_table) return true;
+    if (slot.value > at && LooksLikeTable(image, slot.value)) {
+      first_table = std::min(first_table, slot.value);
+    }
+  }
+  return false;
+}
+
 // Nothing is ever freed, so a real file ends within reach of the disk's size.
 uint64_t ReachOf(const Image& image) {
   uint64_t largest = std::max(image.file_size, image.geometry.virtual_size);
@@ -117,10 +130,8 @@ Result<std::unique_ptr<Image>> ParseImageAs(const ByteSource& source, const Head
   image->walkable = image->geometry.l1_entries <= kMaxL1Entries && image->geometry.virtual_size > 0;
   if (!image->walkable || !image->l1_clear) return image;
   IMG_RETURN_IF_ERROR(LoadL1Table(image.get()));
-  if (header.l1_table_offset > kXenL1Alignment && !PlausibleL1(*image)) {
-    image->l1_clear = false;
-    image->l1.clear();
-  }
+  bool usual_place = header.l1_table_offset <= kXenL1Alignment;
+  image->l1_clear = (usual_place && !RunsOverItsTables(*image)) || PlausibleL1(*image);
   return image;
 }
 

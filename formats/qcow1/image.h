@@ -34,12 +34,13 @@ struct Image {
   Header header;
   std::optional<XenHeader> xen;
   bool walkable = false;  // cluster_bits, l2_bits and the size make sense
-  // The L1 table does not start inside the header. Where no writer puts one, it has to look like a
-  // table as well: else a damaged offset would have guest data taken, and mended, as one.
+  // The L1 table does not start inside the header. Where no writer puts one, and where it would
+  // reach over the tables that it points to, it has to look like a table as well: else a damaged
+  // offset or size would have guest data taken, and mended, as entries.
   bool l1_clear = false;
-  Geometry geometry;      // only when walkable
+  Geometry geometry;  // only when walkable
   bool l1_little_endian = false;
-  std::vector<L1Slot> l1;  // ascending; only when walkable and l1_clear
+  std::vector<L1Slot> l1;  // ascending; only when walkable; without l1_clear not to be trusted
   std::optional<std::string> backing_name;
   std::vector<HostRange> unreadable;  // found while parsing
 

@@ -121,11 +121,16 @@ Result<PassOutcome> RepairL1Place(const PassContext& context) {
   if (!image.walkable) return editor.Finish();
   if (editor.Mends(Problem::kQcowL1Offset) && Misplaced(context.report)) {
     IMG_ASSIGN_OR_RETURN(auto place, InferL1Offset(editor.bytes(), header));
-    if (!place) {
+    std::optional<uint64_t> size;  // a table in the right place that is said to be too long
+    if (!place && !image.l1_clear) {
+      IMG_ASSIGN_OR_RETURN(size, InferSize(editor.bytes(), header));
+    }
+    if (!place && (!size || *size >= header.size)) {
       editor.Note("no table was found that could be the top table of the disk");
       return editor.Finish();
     }
-    header.l1_table_offset = *place;
+    header.l1_table_offset = place.value_or(header.l1_table_offset);
+    header.size = size.value_or(header.size);
     IMG_RETURN_IF_ERROR(editor.SetHeader(header));
     return editor.Finish();
   }
