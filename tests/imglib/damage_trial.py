@@ -38,8 +38,10 @@ class DamageTrial(ImageTest):
         code, document = check_json(path, "--format", form, *options, timeout=60)
         self.assertIn(code, (0, 4), summary(document))
         self.assertEqual(folder_state(self.folder), before, "the check wrote something")
-        ours = guest_bytes(path, ["-f", form, *key])
-        theirs = other_view(path) if other_view else None
+        # A damaged header may claim more than anybody wants to read.
+        small = document["virtual-size"] < 1 << 30
+        ours = guest_bytes(path, ["-f", form, *key]) if small else None
+        theirs = other_view(path) if other_view and small else None
         codes = []
         for mode in ("safe", "all"):
             with self.subTest(mode=mode):
@@ -63,17 +65,18 @@ class DamageTrial(ImageTest):
         mended = path.read_bytes()
         gone = [piece for piece in contents if piece not in mended]
         self.assertEqual(len(gone), 0, "data of the guest is nowhere in the file")
-        now = guest_bytes(path, ["-f", form, *key])
-        if mode == "safe" and ours:
+        small = document["virtual-size"] < 1 << 30
+        now = guest_bytes(path, ["-f", form, *key]) if small else None
+        if mode == "safe" and ours and small:
             self.assertTrue(now and readable_equal(ours, now), "the guest reads other bytes")
-        if mode == "safe" and theirs:
+        if mode == "safe" and theirs and small:
             self.assertTrue(other_view(path) == theirs, "another program reads other bytes")
         if code == 1:
             again, second = check_json(path, "--format", form, *options)
             self.assertEqual(again, 0, summary(second))
             self.assertEqual(owned_twice(path), [])
-            self.assertTrue(now and not now[1], "sound, and yet unreadable")
-            view = other_view(path) if other_view else None
+            self.assertTrue(not small or now and not now[1], "sound, and yet unreadable")
+            view = other_view(path) if other_view and small else None
             # The other program may drop the part of a sector at the end.
             self.assertTrue(view is None or len(now[0]) - len(view) < 512 and
                             now[0].startswith(view), "another program reads other bytes")

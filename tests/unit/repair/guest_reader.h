@@ -16,6 +16,9 @@ namespace imgfsck {
 
 using Disk = std::vector<std::optional<ByteVector>>;
 
+// Of a disk whose damaged header claims more than this, the beginning is enough.
+inline constexpr uint64_t kMostRead = 16 * kMiB;
+
 inline Disk ReadDisk(const Format& format, const ByteSource& source, const std::string& passphrase,
                      const Driver::BackingReader& backing) {
   OpenOptions options;
@@ -24,7 +27,7 @@ inline Disk ReadDisk(const Format& format, const ByteSource& source, const std::
   if (!driver) return {};
   if (backing) (*driver)->SetBackingReader(backing);
   Disk disk;
-  for (uint64_t at = 0; at < (*driver)->VirtualSize(); at += kSector) {
+  for (uint64_t at = 0; at < std::min((*driver)->VirtualSize(), kMostRead); at += kSector) {
     ByteVector sector(std::min(kSector, (*driver)->VirtualSize() - at));
     bool read = (*driver)->Read(at, sector).has_value();
     disk.push_back(read ? std::optional(sector) : std::nullopt);
