@@ -2,8 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """COW images against uml_mkcow and uml_moo: what uml_mkcow makes is sound, what we write merges
 right, and a commit leaves what uml_moo accepts."""
+import contextlib
+import json
 import os
 import random
+import sqlite3
 import struct
 
 from imglib.cow import LAYOUTS, ORDERS, Cow as Image
@@ -196,6 +199,32 @@ class Layouts(CowTest):
         if name in read and order != "big" * (name == "uml-v1") and image.sectors == image.tracked \
                 and image.sectors <= 8 * image.bitmap_length:
             self.assertTrue(self.merged(path) == disk, "uml_moo reads something else")
+
+    def test_maps_and_tables_follow_the_marks(self):
+        for name, order in ORDERS:
+            with self.subTest(layout=name, order=order):
+                self.fresh_folder()
+                image, path, _ = self.build(name, order)
+                marked = set()
+                for row in json.loads(imgdump("--map", "--json", path).out):
+                    if row["data"] and row["depth"] == 0:
+                        self.assertEqual(row["offset"] - row["start"], image.place)
+                        marked.update(range(row["start"] // 512,
+                                            -(-(row["start"] + row["length"]) // 512)))
+                self.assertEqual(sorted(marked), image.stored())
+                database = self.folder / "db"
+                run("sqlite3", database, stdin=imgdump("--sql", path).out.encode(), check=True)
+                with contextlib.closing(sqlite3.connect(database)) as db:
+                    total, = db.execute("select sum(length) from mapping where state = 'data'"
+                                        ).fetchone()
+                    self.assertEqual(total, 512 * len(image.stored()))
+                    fields = dict(db.execute("select name, value from field"))
+                    self.assertEqual(fields["size"], image.size)
+                    self.assertEqual(fields["sectorsize"], 512)
+                    links = db.execute("select kind, name from link").fetchall()
+                    self.assertEqual(links, [("backing", str(self.folder / "base.img"))])
+                document = json.loads(imgdump("--json", path).out)
+                self.assertEqual(document["format"], "cow")
 
     def repair(self, path, *options, code=(0, 1)):
         before = path.read_bytes()

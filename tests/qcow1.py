@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """qcow version 1 against QEMU, both ways: plain, encrypted, compressed, over backing files with
 clusters of one sector and larger; our check on QEMU's images; maps."""
+import contextlib
 import json
 import random
+import sqlite3
 
-from imglib.programs import (BIN, SECRET, check_json, file_state, imgdump, qemu_img, run,
+from imglib.programs import (BIN, SECRET, check_json, file_state, imgdump, imgfsck, qemu_img, run,
                              secret_options)
+from imglib.qcow1 import Qcow1 as Image
 from imglib.testing import ImageTest, codes, main, summary
 
 KB, MB = 1024, 1024 * 1024
@@ -150,6 +153,109 @@ class Qcow1(ImageTest):
         for kind in ("backing-name", "compressed", "data", "header", "l1", "l2"):
             self.assertIn(f"{kind},", counts)
         self.assertEqual(imgdump("--hex", "l1", path).code, 0)
+
+    def test_every_table_against_the_sheet(self):
+        for kind in ("plain", "compressed", "backing", "backing-compressed"):
+            with self.subTest(kind=kind):
+                self.fresh_folder()
+                path = self.qemu_made(kind)
+                image = Image(path)
+                database = self.folder / "db"
+                script = imgdump("--sql", path)
+                self.assertEqual(script.code, 0, script.err)
+                run("sqlite3", database, stdin=script.out.encode(), check=True)
+                with contextlib.closing(sqlite3.connect(database)) as db:
+                    rows = db.execute("select guest_offset, host_offset, state from mapping where "
+                                      "host_offset is not null order by 1").fetchall()
+                    ours = {}
+                    for guest, host, state in self.single(image, db):
+                        ours[guest] = (host, state)
+                    self.assertTrue(rows)
+                    self.assertEqual(ours, {m.guest: (m.begin, "compressed" if m.compressed
+                                                      else "data") for m in image.mapped()})
+                    fields = dict(db.execute("select name, value from field where structure = "
+                                             "'header'"))
+                    for name in ("version", "size", "cluster_bits", "l2_bits", "l1_table_offset"):
+                        self.assertEqual(fields[name], image.field(name), name)
+                    spans = db.execute("select host_offset, length from region order by 1").fetchall()
+                    for claim in image.claims():
+                        self.assertTrue(any(at <= claim.begin < at + length or
+                                            claim.begin >= path.stat().st_size
+                                            for at, length in spans), claim)
+                document = json.loads(imgdump("--json", path).out)
+                self.assertEqual(document["format"], "qcow")
+
+    def single(self, image, db):
+        """Mappings a cluster each."""
+        for guest, length, host, state in db.execute(
+                "select guest_offset, length, host_offset, state from mapping where host_offset "
+                "is not null"):
+            step = length if state == "compressed" else image.cluster
+            for at in range(0, length, step):
+                yield guest + at, host + at, state
+
+    def rewritten(self, path, code, *more):
+        """What --fix CODE makes of an image; not in its place."""
+        before = path.read_bytes()
+        done = imgfsck("--repair", "--fix", code, path)
+        self.assertEqual(done.code, 16, done.out + done.err)
+        self.assertIn("--output", done.err)
+        out = self.folder / "rewritten.qcow"
+        self.assertIn(code, codes(check_json(path)[1]))
+        done = imgfsck("--repair", "--fix", code, "--output", out, *more, path)
+        self.assertIn(done.code, (0, 1), done.out + done.err)
+        self.assertTrue(path.read_bytes() == before)
+        self.assertNotIn(code, codes(check_json(out, "--deep")[1]))
+        return out
+
+    def test_waste_is_given_back_in_a_copy(self):
+        for kind in ("plain", "backing"):
+            with self.subTest(kind=kind):
+                self.fresh_folder()
+                path = self.qemu_made(kind)
+                self.qemu_io(path, kind, ["write -c -P 9 0 4k" if kind == "plain" else
+                                          "write -c -P 9 0 512", "write -P 8 0 4k"])
+                with open(path, "ab") as file:
+                    file.write(b"x" * 100000)
+                out = self.rewritten(path, "qcow-waste")
+                qemu_img("compare", "-q", "-f", "qcow", "-F", "qcow", path, out)
+                self.assertLess(out.stat().st_size, path.stat().st_size)
+
+    def test_larger_clusters_over_a_base_become_what_qemu_writes_to(self):
+        content = self.base(3).read_bytes()
+        path = self.folder / "ours.qcow"
+        imgio("create", "-f", "qcow", "-o",
+              "cluster_bits=12,l2_bits=9,backing_file=base.img,backing_fmt=raw", path, SIZE)
+        (self.folder / "piece").write_bytes(b"\5" * 3000)
+        imgio("write", path, 10000, "--from", self.folder / "piece")
+        disk = bytearray(content.ljust(SIZE, b"\0"))
+        disk[10000:13000] = b"\5" * 3000
+        self.assertTrue(self.qemu_raw(path, "backing") == disk)
+        out = self.rewritten(path, "qcow-backing-cluster")
+        self.qemu_io(out, "backing", ["write -P 6 40960 512"])
+        disk[40960:40960 + 512] = b"\6" * 512
+        self.assertTrue(self.qemu_raw(out, "backing") == disk, "QEMU has lost bytes of the base")
+        # In the image itself it loses them, which is what the warning is about.
+        self.qemu_io(path, "backing", ["write -P 6 40960 512"])
+        self.assertFalse(self.qemu_raw(path, "backing") == disk)
+
+    def test_a_lost_base_is_given_up_by_name(self):
+        path = self.qemu_made("backing")
+        (self.folder / "base.img").unlink()
+        self.assertEqual(imgfsck("--repair=all", path).code, 0)
+        self.assertIn("qcow-backing-missing", codes(check_json(path)[1]))
+        self.assertEqual(imgfsck("--chain", path).code, 4)
+        done = imgfsck("--repair", "--fix", "qcow-backing-missing", path)
+        self.assertIn(done.code, (0, 1), done.out + done.err)
+        self.assertEqual(codes(check_json(path, "--chain")[1]), set())
+        self.qemu_raw(path, "plain")
+
+    def test_wrong_and_missing_keys(self):
+        path = self.qemu_made("encrypted")
+        done = run(BIN / "imgio", "read", path, 0, 512)
+        self.assertEqual(done.code, 8)
+        self.assertIn("passphrase", done.err)
+        self.assertEqual(check_json(path, "--deep")[0], 0)  # the tables need no key
 
 
 if __name__ == "__main__":

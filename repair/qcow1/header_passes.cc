@@ -118,6 +118,7 @@ Result<PassOutcome> RepairBackingName(const PassContext& context) {
     header.backing_file_offset = 0;
     header.backing_file_size = 0;
     IMG_RETURN_IF_ERROR(editor.SetHeader(header));
+    editor.Changed(MakeGuestRange(0, editor.image().geometry.virtual_size), false);
     editor.Note("the image no longer names a backing file; what it held reads as zeros");
   }
   return editor.Finish();
