@@ -65,6 +65,12 @@ std::vector<Case> Cases() {
       {"qcow-padding", field([](Header& h) { h.padding = 0xFFFF; })},
       {"qcow-crypt", field([](Header& h) { h.crypt_method = 2; })},
       {"qcow-l1-offset", field([](Header& h) { h.l1_table_offset = 40; })},
+      {"qcow-l1-offset",  // in guest data
+       [](Fixture& f) {
+         f.header.l1_table_offset = f.EntryOf(0, 9);
+         f.WriteHeader();
+       }},
+      {"qcow-l1-offset", field([](Header& h) { h.size = uint64_t{1} << 40; })},
       {"qcow-l1-past-eof", field([](Header& h) { h.l1_table_offset = uint64_t{1} << 40; })},
       {"qcow-l1-past-eof",
        [](Fixture& f) {

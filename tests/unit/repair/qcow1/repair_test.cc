@@ -62,6 +62,16 @@ std::vector<Case> HeaderCases() {
          f.WriteHeader();
        },
        "", false, ""},
+      {"qcow-backing-name", kAll,
+       [](Fixture& f) {
+         std::string name = "base.img";
+         std::copy(name.begin(), name.end(), f.bytes.begin() + kHeaderLength);
+         f.header.backing_file_offset = 9;  // of 48
+         f.header.backing_file_size = 8;
+         f.WriteHeader();
+       }},
+      // So large that the top table would go on through the tables and clusters behind it.
+      {"qcow-l1-offset", kAll, Field([](Header& h) { h.size = uint64_t{1} << 40; })},
   };
 }
 
@@ -73,6 +83,11 @@ std::vector<Case> TableCases() {
          f.bytes.resize(64 + 40);
        }},
       {"qcow-l1-offset", kAll, Field([](Header& h) { h.l1_table_offset = 0; })},
+      {"qcow-l1-offset", kAll,
+       [](Fixture& f) {
+         f.header.l1_table_offset = f.EntryOf(0, 9);
+         f.WriteHeader();
+       }},
       {"qcow-l1-past-eof", kAll, Field([](Header& h) { h.l1_table_offset = uint64_t{1} << 40; }),
        "", false, "qcow-l2-orphan"},
       {"qcow-l1-entry-flag", kAll, [](Fixture& f) { f.SetL1(3, f.L1(3) | kTopBit); }},
