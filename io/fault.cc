@@ -17,6 +17,12 @@ Error Failure(std::string_view what, std::optional<uint64_t> offset) {
   return Error{ErrorCode::kIo, fmt::format("injected failure: {}", what), offset};
 }
 
+// So many bytes of a write that is cut between two sectors.
+uint64_t HalfOfSectors(uint64_t offset, uint64_t length) {
+  const uint64_t boundary = AlignDown(offset + length / 2, kSector);
+  return boundary > offset ? boundary - offset : 0;
+}
+
 void Put(ByteVector* disk, uint64_t offset, Bytes bytes) {
   if (disk->size() < offset + bytes.size()) disk->resize(offset + bytes.size());
   std::ranges::copy(bytes, disk->begin() + static_cast<ptrdiff_t>(offset));
@@ -53,7 +59,9 @@ Status FaultStore::BeforeWrite(const Pending& write) {
     return Error{ErrorCode::kNoSpace, "injected failure: no space", write.offset};
   }
   if (Hit(FaultPlan::Kind::kCrash, writes_)) {
-    Crash(write);
+    pending_.push_back(write);
+    Crash();
+    if (partner_ != nullptr) partner_->Crash();
     return Failure("the machine stops", write.offset);
   }
   return Ok();
@@ -64,8 +72,9 @@ Status FaultStore::WriteAt(uint64_t offset, Bytes bytes) {
   IMG_RETURN_IF_ERROR(BeforeWrite(write));
   ++plain_writes_;
   if (Hit(FaultPlan::Kind::kWrite, plain_writes_)) return Failure("write", offset);
-  const bool cut = Hit(FaultPlan::Kind::kShortWrite, plain_writes_);
-  if (cut) write.bytes.resize(bytes.size() / 2);
+  const bool torn = Hit(FaultPlan::Kind::kTornWrite, plain_writes_);
+  const bool cut = torn || Hit(FaultPlan::Kind::kShortWrite, plain_writes_);
+  if (cut) write.bytes.resize(torn ? HalfOfSectors(offset, bytes.size()) : bytes.size() / 2);
   if (!write.bytes.empty()) Put(&current_, offset, write.bytes);
   const uint64_t written = write.bytes.size();
   pending_.push_back(std::move(write));
@@ -95,7 +104,7 @@ Status FaultStore::Sync() {
   return Ok();
 }
 
-void FaultStore::Crash(const Pending& last) {
+void FaultStore::Crash() {
   crashed_ = true;
   if (plan_.unsynced == FaultPlan::Unsynced::kLose) return;
   if (plan_.unsynced == FaultPlan::Unsynced::kKeep) {
@@ -104,7 +113,6 @@ void FaultStore::Crash(const Pending& last) {
   }
   std::mt19937_64 random(plan_.seed);
   const auto coin = [&random] { return (random() & 1) != 0; };
-  pending_.push_back(last);
   for (const Pending& write : pending_) {
     if (coin()) continue;  // lost as a whole
     if (write.truncate) {

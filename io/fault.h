@@ -14,9 +14,20 @@ namespace imgfsck {
 
 struct FaultPlan {
   // kRead, kSync, kTruncate (SetSize): kIo, nothing done. kWrite: kIo, nothing written.
-  // kShortWrite: kIo after half of the bytes. kNoSpace: kNoSpace from a WriteAt or SetSize.
-  // kCrash: at a WriteAt or SetSize, which is then itself one of the unsynced writes.
-  enum class Kind { kNone, kRead, kWrite, kSync, kTruncate, kNoSpace, kShortWrite, kCrash };
+  // kShortWrite: kIo after half of the bytes; kTornWrite: after half of the 512-byte sectors.
+  // kNoSpace: kNoSpace from a WriteAt or SetSize. kCrash: at a WriteAt or SetSize, which is then
+  // itself one of the unsynced writes.
+  enum class Kind {
+    kNone,
+    kRead,
+    kWrite,
+    kSync,
+    kTruncate,
+    kNoSpace,
+    kShortWrite,
+    kTornWrite,
+    kCrash
+  };
   Kind kind = Kind::kNone;
   uint64_t at = 0;  // the n-th operation of that kind, from 1; fails once
   // For kCrash: what becomes of writes not yet synced. kKeep: all reach the disk before the one
@@ -36,7 +47,10 @@ class FaultStore : public ByteStore {
   Status SetSize(uint64_t size) override;
   Status Sync() override;
 
-  bool Fired() const { return fired_; }  // the fault happened
+  // A crash of this store is one of the other, too: two files on one machine.
+  void StopsWith(FaultStore* other) { partner_ = other; }
+
+  bool Fired() const { return fired_; }  // the fault happened, here
   const ByteVector& Survivor() const;    // bytes on disk now (after a crash: what survived)
   uint64_t WritesSeen() const { return writes_; }  // WriteAt and SetSize
 
@@ -48,7 +62,7 @@ class FaultStore : public ByteStore {
   };
   bool Hit(FaultPlan::Kind kind, uint64_t count) const;
   Status BeforeWrite(const Pending& write);
-  void Crash(const Pending& last);
+  void Crash();
   ByteVector durable_;  // as of the last sync
   ByteVector current_;  // with everything since
   std::vector<Pending> pending_;
@@ -57,6 +71,7 @@ class FaultStore : public ByteStore {
   uint64_t writes_ = 0, syncs_ = 0, truncates_ = 0, plain_writes_ = 0;
   mutable std::atomic<bool> fired_ = false;
   bool crashed_ = false;
+  FaultStore* partner_ = nullptr;  // not owned
 };
 
 }  // namespace imgfsck
