@@ -4,6 +4,8 @@
 #pragma once
 
 #include <memory>
+#include <optional>
+#include <string>
 #include <string_view>
 
 #include "formats/qcow2/image.h"
@@ -28,8 +30,11 @@ Result<std::unique_ptr<SectorCipher>> OpenCipher(const Image& image, std::string
 struct NewLuks {
   ByteVector header;  // header and key slots; goes to the start of the clusters set aside for it
 };
-inline constexpr uint32_t kNewLuksIterations = 200000;
-// aes-256 in xts-plain64, sha256. `iterations` bounds the time that unlocking takes.
-Result<NewLuks> MakeLuks(std::string_view passphrase, uint32_t iterations = kNewLuksIterations);
+struct LuksChoice {
+  std::string mode = "xts-plain64", hash = "sha256";
+  uint32_t key_bytes = 64;               // of AES; xts has two keys
+  std::optional<unsigned> milliseconds;  // that trying a passphrase takes here; else a usual number
+};
+Result<NewLuks> MakeLuks(std::string_view passphrase, const LuksChoice& choice = {});
 
 }  // namespace imgfsck::qcow2

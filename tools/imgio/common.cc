@@ -90,6 +90,9 @@ Result<CreateOptions> FormatOptions(const ImgioOptions& options) {
       result[name] = equals == std::string::npos ? "on" : item.substr(equals + 1);
     }
   }
+  if (result.contains("passphrase")) {
+    return Error{ErrorCode::kInvalid, "a passphrase comes from a file: --password-file", {}};
+  }
   if (!options.backing.empty() && options.command == "create") {
     result["backing_file"] = options.backing;
   }

@@ -46,6 +46,12 @@ Result<int> CreateCommand(const ImgioOptions& options) {
   IMG_ASSIGN_OR_RETURN(CreateOptions set, FormatOptions(options));
   bool has_size = !options.sizes.empty();
   uint64_t size = has_size ? options.sizes[0] : 0;
+  if (auto option = set.extract("size"); option && !has_size) {
+    auto wanted = ParseSize(option.mapped());
+    if (!wanted) return Error{ErrorCode::kInvalid, "the option size takes a size", {}};
+    size = *wanted;
+    has_size = true;
+  }
   if (set.contains("backing_file") && !options.unsafe) {
     IMG_RETURN_IF_ERROR(LookAtBacking(options, *format, &set, &size, has_size));
   } else if (!has_size) {
@@ -60,8 +66,8 @@ Result<int> CreateCommand(const ImgioOptions& options) {
     IMG_RETURN_IF_ERROR(data->store().SetSize(size));
   }
   IMG_RETURN_IF_ERROR(format->create(file->store(), size, set));
-  if (data) IMG_RETURN_IF_ERROR(data->Keep());
-  IMG_RETURN_IF_ERROR(file->Keep());
+  if (data) IMG_RETURN_IF_ERROR(data->Keep(true));
+  IMG_RETURN_IF_ERROR(file->Keep(true));
   if (!options.quiet) {
     fmt::print("{}: {} image of {} bytes\n", Printable(path), format->name, size);
   }
