@@ -56,13 +56,14 @@ void PutCount(MutableBytes block, unsigned order, uint64_t index, uint64_t value
 }
 
 Refcounts::Refcounts(DriverFile* file, const Geometry& g, uint64_t table_offset,
-                     std::vector<uint64_t> table, MetadataMap* metadata)
+                     std::vector<uint64_t> table, MetadataMap* metadata, HeaderWriter write_header)
     : file_(file),
       geometry_(g),
       table_offset_(table_offset),
       table_clusters_(table.size() * 8 / g.cluster_size),
       table_(std::move(table)),
-      metadata_(metadata) {}
+      metadata_(metadata),
+      write_header_(std::move(write_header)) {}
 
 Error Refcounts::Damage(uint64_t offset, const char* what) {
   damage_found_ = true;

@@ -7,6 +7,7 @@
 // Until then such a cluster is not handed out again.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <unordered_map>
 #include <vector>
@@ -30,9 +31,11 @@ struct HostRun {
 class Refcounts {
  public:
   // `table`: the refcount table as stored at table_offset. Refcount blocks and tables are entered
-  // in `metadata` as they come and go; no allocation may touch what is there.
+  // in `metadata` as they come and go; no allocation may touch what is there. `write_header` is
+  // for the header's fields about the table.
+  using HeaderWriter = std::function<Status(uint64_t offset, Bytes bytes)>;
   Refcounts(DriverFile* file, const Geometry& g, uint64_t table_offset, std::vector<uint64_t> table,
-            MetadataMap* metadata);
+            MetadataMap* metadata, HeaderWriter write_header);
 
   Result<uint64_t> Get(uint64_t cluster);
   // One reference more. kTooLarge when the width does not allow it: then copy instead.
@@ -63,8 +66,6 @@ class Refcounts {
   // The image contradicts itself: a count is below the references we know, or free space is used.
   Error ReportDamage(uint64_t offset, const char* what) { return Damage(offset, what); }
   bool damage_found() const { return damage_found_; }
-  uint64_t table_offset() const { return table_offset_; }
-  uint64_t table_clusters() const { return table_clusters_; }
   Result<uint64_t> EndOfCounted();  // the offset behind the last cluster that has a count
 
  private:
@@ -101,6 +102,7 @@ class Refcounts {
   uint64_t table_offset_, table_clusters_;
   std::vector<uint64_t> table_;
   MetadataMap* metadata_;
+  HeaderWriter write_header_;
   std::unordered_map<uint64_t, Block> blocks_;          // by index in the table
   std::vector<uint64_t> dirty_blocks_, dirty_entries_;  // indexes
   std::vector<uint64_t> releases_;                      // cluster numbers

@@ -239,7 +239,7 @@ Status Refcounts::SwitchTable(uint64_t offset, uint64_t clusters, std::vector<ui
   ByteVector fields(12);  // refcount_table_offset, refcount_table_clusters
   StoreBe(&fields[0], offset);
   StoreBe(&fields[8], static_cast<uint32_t>(clusters));
-  IMG_RETURN_IF_ERROR(file_->Write(48, fields));
+  IMG_RETURN_IF_ERROR(write_header_(48, fields));
   IMG_RETURN_IF_ERROR(file_->Sync());
   metadata_->fixed.Erase(table_offset_, table_clusters_ * size);
   metadata_->fixed.Insert(offset, clusters * size);

@@ -34,67 +34,69 @@ Result<std::vector<Stream>> CompressAll(const Core& core, Bytes bytes) {
   return streams;
 }
 
-// Streams that follow one another in the file, written in one go.
-class StreamWriter {
+// Compressed clusters of one batch. They are placed first, then written (those that follow one
+// another in one go), and only then does the mapping name them.
+class StreamBatch {
  public:
-  explicit StreamWriter(Core& core) : core_(core) {}
-
-  Status Add(uint64_t offset, const ByteVector& stream) {
-    if (offset != at_ + bytes_.size()) {
-      IMG_RETURN_IF_ERROR(Finish());
-      at_ = offset;
-    }
-    bytes_.insert(bytes_.end(), stream.begin(), stream.end());
-    return Ok();
+  explicit StreamBatch(Core& core) : core_(core) {}
+  ~StreamBatch() {
+    for (const Placed& p : placed_) core_.refcounts.ReleaseSpan(p.offset, p.stream->size());
   }
+  StreamBatch(const StreamBatch&) = delete;
+  StreamBatch& operator=(const StreamBatch&) = delete;
+
+  Status Place(uint64_t guest, const ByteVector& stream) {
+    IMG_ASSIGN_OR_RETURN(uint64_t offset, core_.refcounts.AllocateBytes(stream.size()));
+    placed_.push_back({guest, offset, &stream});
+    const uint64_t limit = uint64_t{1} << std::min(core_.g().compressed_bits, 56u);
+    if (RangeFits(offset, stream.size(), limit)) return Ok();
+    return Error{ErrorCode::kNoSpace, "compressed data too far back", offset};
+  }
+
   Status Finish() {
-    if (bytes_.empty()) return Ok();
-    IMG_RETURN_IF_ERROR(core_.file.Write(at_, bytes_));
-    at_ += bytes_.size();
-    bytes_.clear();
+    for (size_t i = 0; i < placed_.size();) {
+      const uint64_t offset = placed_[i].offset;
+      ByteVector bytes;
+      for (; i < placed_.size() && placed_[i].offset == offset + bytes.size(); ++i) {
+        bytes.insert(bytes.end(), placed_[i].stream->begin(), placed_[i].stream->end());
+      }
+      IMG_RETURN_IF_ERROR(core_.file.Write(offset, bytes));
+    }
+    // From the back, so that what is not done yet can be given up again.
+    for (; !placed_.empty(); placed_.pop_back()) IMG_RETURN_IF_ERROR(Map(placed_.back()));
     return Ok();
   }
 
  private:
-  Core& core_;
-  uint64_t at_ = 0;
-  ByteVector bytes_;
-};
-
-Status StoreStream(Core& core, uint64_t guest, const ByteVector& stream, StreamWriter* writer) {
-  IMG_ASSIGN_OR_RETURN(auto table, core.WritableTable(core.L1Index(guest)));
-  IMG_ASSIGN_OR_RETURN(uint64_t offset, core.refcounts.AllocateBytes(stream.size()));
-  uint64_t limit = uint64_t{1} << std::min(core.g().compressed_bits, 56u);
-  auto status = RangeFits(offset, stream.size(), limit)
-                    ? writer->Add(offset, stream)
-                    : Status(Error{ErrorCode::kNoSpace, "compressed data too far back", offset});
-  if (!status) {
-    core.refcounts.ReleaseSpan(offset, stream.size());
-    return status;
+  struct Placed {
+    uint64_t guest, offset;
+    const ByteVector* stream;
+  };
+  Status Map(const Placed& p) {
+    IMG_ASSIGN_OR_RETURN(auto table, core_.WritableTable(core_.L1Index(p.guest)));
+    const uint64_t index = core_.L2Index(p.guest);
+    core_.ReleaseEntry(table->At(index));
+    table->Set(index, EncodeCompressed(core_.g(), p.offset, p.stream->size()));
+    return Ok();
   }
-  uint64_t index = core.L2Index(guest);
-  core.ReleaseEntry(table->At(index));
-  table->Set(index, EncodeCompressed(core.g(), offset, stream.size()));
-  return Ok();
-}
+  Core& core_;
+  std::vector<Placed> placed_;
+};
 
 Status StoreBatch(Core& core, uint64_t offset, Bytes bytes) {
   const uint64_t cluster = core.g().cluster_size;
   IMG_ASSIGN_OR_RETURN(auto streams, CompressAll(core, bytes));
-  StreamWriter writer(core);
-  Status status = Ok();
-  for (size_t i = 0; i < streams.size() && status; ++i) {
-    uint64_t at = i * cluster;
+  StreamBatch batch(core);
+  for (size_t i = 0; i < streams.size(); ++i) {
+    const uint64_t at = i * cluster;
     if (streams[i]) {
-      status = StoreStream(core, offset + at, *streams[i], &writer);
+      IMG_RETURN_IF_ERROR(batch.Place(offset + at, *streams[i]));
     } else {
-      status =
-          WriteGuest(core, offset + at, bytes.subspan(at, std::min(cluster, bytes.size() - at)));
+      Bytes plain = bytes.subspan(at, std::min(cluster, bytes.size() - at));
+      IMG_RETURN_IF_ERROR(WriteGuest(core, offset + at, plain));
     }
   }
-  // Also after a failure: entries in memory already name these streams.
-  auto written = writer.Finish();
-  return status ? written : status;
+  return batch.Finish();
 }
 
 }  // namespace

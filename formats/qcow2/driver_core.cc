@@ -154,7 +154,11 @@ Status Core::DropTable(uint64_t l1_index) {
 }
 
 Status Core::WriteHeaderBytes(uint64_t offset, Bytes bytes) {
+  // Where a write failed, nobody knows what is there now.
+  if (header_unknown_) IMG_RETURN_IF_ERROR(file.Write(0, image->first_cluster));
+  header_unknown_ = true;
   IMG_RETURN_IF_ERROR(file.Write(offset, bytes));
+  header_unknown_ = false;
   std::ranges::copy(bytes, image->first_cluster.begin() + static_cast<ptrdiff_t>(offset));
   header = ParseHeader(image->first_cluster);
   return Ok();

@@ -97,6 +97,7 @@ class Core {
   Status SelectSnapshot(const std::string& name_or_id);
   Status ApplyReleases();
   void MapMetadata();
+  bool header_unknown_ = false;  // what is on disk; image->first_cluster is what should be
 };
 
 // Marks host offsets in messages.

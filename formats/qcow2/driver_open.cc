@@ -39,8 +39,20 @@ Status CheckFeatures(const Header& h) {
   return Ok();
 }
 
+// Bytes of the first cluster that mean something.
+uint64_t HeaderEnd(const Image& image) {
+  const Header& h = image.header;
+  uint64_t name_end =
+      h.backing_file_offset == 0 ? 0 : SaturatingAdd(h.backing_file_offset, h.backing_file_size);
+  return std::max({uint64_t{h.header_length}, image.extensions.end, name_end});
+}
+
 Status CheckHeader(const Image& image) {
   const Header& h = image.header;
+  for (const HostRange& range : image.unreadable) {
+    if (range.offset.value >= HeaderEnd(image)) continue;
+    return Error{ErrorCode::kIo, "the header cannot be read", range.offset.value};
+  }
   if (h.magic != kMagic) return Refuse("not a qcow2 image");
   if (h.version != 2 && h.version != 3) {
     return Unknown(fmt::format("qcow2 version {} is not supported", h.version));
@@ -67,6 +79,9 @@ Status CheckHeader(const Image& image) {
 
 Status CheckForWriting(const Image& image) {
   const Header& h = image.header;
+  if (!image.unreadable.empty()) {
+    return Error{ErrorCode::kIo, "metadata cannot be read", image.unreadable[0].offset.value};
+  }
   uint64_t cluster_size = image.geometry.cluster_size;
   if (h.Incompatible(kIncompatCorrupt)) {
     return Refuse("the image is marked as corrupt: repair it before it is written");
@@ -110,7 +125,8 @@ Core::Core(const ByteSource& source, ByteStore* store, const OpenOptions& option
       size(AlignDown(image->header.size, kSector)),
       tables(&file, image->geometry, kTableCacheBytes),
       refcounts(&file, image->geometry, image->header.refcount_table_offset, image->refcount_table,
-                &metadata),
+                &metadata,
+                [this](uint64_t offset, Bytes bytes) { return WriteHeaderBytes(offset, bytes); }),
       snapshots(image->snapshots.entries) {
   data = context.data_file ? &data_file : &file;
   image->first_cluster.resize(image->geometry.cluster_size);

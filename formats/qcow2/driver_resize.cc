@@ -53,6 +53,10 @@ Status UnmapPast(Core& core, uint64_t size) {
 // What lies behind the end in the last cluster must not show when the disk grows.
 Status ClearLastCluster(Core& core, uint64_t size) {
   uint64_t end = AlignUp(size, core.g().cluster_size);
+  if (core.raw_data()) {  // it is as long as the disk, or there is more in it than there should be
+    uint64_t data_end = std::min(end, core.data->Size());
+    return size < data_end ? core.data->Zero(size, data_end - size) : Ok();
+  }
   bool stale = false;
   for (uint64_t at = size; at < end;) {
     IMG_ASSIGN_OR_RETURN(GuestRun run, LookUp(core, at, end - at));
@@ -82,10 +86,21 @@ Status Grow(Core& core, uint64_t size) {
   IMG_RETURN_IF_ERROR(core.Flush());
   if (core.raw_data()) {
     if (core.data->Size() < size) IMG_RETURN_IF_ERROR(core.data->Truncate(size));
-    IMG_RETURN_IF_ERROR(Preallocate(core, old, size - old));
+    const uint64_t first = AlignUp(old, core.g().cluster_size);
+    if (first < size) IMG_RETURN_IF_ERROR(Preallocate(core, first, size - first));
     IMG_RETURN_IF_ERROR(core.Flush());
   }
   return WriteSize(core, size);
+}
+
+// A raw data file reads as the disk at every moment: there the size comes first.
+Status ShrinkRaw(Core& core, uint64_t size) {
+  IMG_RETURN_IF_ERROR(WriteSize(core, size));
+  IMG_RETURN_IF_ERROR(UnmapPast(core, size));
+  IMG_RETURN_IF_ERROR(core.Flush());
+  if (core.data->Size() <= size) return Ok();
+  IMG_RETURN_IF_ERROR(core.data->Truncate(size));
+  return core.data->Sync();
 }
 
 Status Shrink(Core& core, uint64_t size) {
@@ -93,10 +108,6 @@ Status Shrink(Core& core, uint64_t size) {
   IMG_RETURN_IF_ERROR(core.Flush());
   IMG_ASSIGN_OR_RETURN(uint64_t end, core.refcounts.EndOfCounted());
   if (end != 0 && end < core.file.Size()) IMG_RETURN_IF_ERROR(core.file.Truncate(end));
-  if (core.raw_data() && core.data->Size() > size) {
-    IMG_RETURN_IF_ERROR(core.data->Truncate(size));
-    IMG_RETURN_IF_ERROR(core.data->Sync());
-  }
   IMG_RETURN_IF_ERROR(core.file.Sync());
   return WriteSize(core, size);
 }
@@ -151,7 +162,8 @@ Status ResizeGuest(Core& core, uint64_t size) {
     return Error{ErrorCode::kTooLarge, "the disk would need too large an L1 table", {}};
   }
   if (size == core.size) return Ok();
-  return size > core.size ? Grow(core, size) : Shrink(core, size);
+  if (size > core.size) return Grow(core, size);
+  return core.raw_data() ? ShrinkRaw(core, size) : Shrink(core, size);
 }
 
 Status EmptyGuest(Core& core) {

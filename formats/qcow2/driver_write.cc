@@ -140,6 +140,25 @@ Status Carry(Core& core, Segment* s, Bytes bytes) {
   return Ok();
 }
 
+// A raw data file holds zeros where the image says zeros. Such clusters are mapped before the data
+// come, so that at no moment the file reads otherwise than the image.
+Status MapRawData(Core& core, const Segment& s) {
+  const uint64_t cluster = core.g().cluster_size;
+  bool changed = false;
+  for (uint64_t guest = s.guest; guest < s.end; guest += cluster) {
+    const Entry entry = s.table->At(core.L2Index(guest));
+    IMG_ASSIGN_OR_RETURN(ClusterState state, StateOf(core, entry, guest));
+    if (state.data == core.context.all_units()) continue;
+    state = {};
+    state.data = core.context.all_units();
+    state.has_host = state.copied = true;
+    state.host = guest;
+    s.table->Set(core.L2Index(guest), EncodeCluster(core.context, state));
+    changed = true;
+  }
+  return changed ? core.Flush() : Ok();
+}
+
 // Writes as much of `bytes` as is one segment; says how much.
 Result<uint64_t> WriteSegment(Core& core, uint64_t offset, Bytes bytes) {
   Segment s;
@@ -147,6 +166,7 @@ Result<uint64_t> WriteSegment(Core& core, uint64_t offset, Bytes bytes) {
   s.begin = offset;
   s.end = std::min(offset + bytes.size(), (core.L1Index(offset) + 1) * core.g().l2_span);
   IMG_ASSIGN_OR_RETURN(s.table, core.WritableTable(core.L1Index(offset)));
+  if (core.raw_data()) IMG_RETURN_IF_ERROR(MapRawData(core, s));
   IMG_RETURN_IF_ERROR(Place(core, &s));
   auto status = Carry(core, &s, bytes.first(s.end - s.begin));
   if (!status) {

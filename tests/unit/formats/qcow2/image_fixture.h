@@ -58,9 +58,34 @@ inline int RunOn(const ByteVector& image, const std::string& command) {
   return WEXITSTATUS(status);
 }
 
-inline int QemuCheck(const ByteVector& image) {
-  return RunOn(image, "qemu-img check -q -f qcow2 \"$I\"");
+// `encryption`: "", "aes" or "luks"; the passphrase is "secret".
+inline int QemuCheck(const ByteVector& image, const std::string& encryption = "") {
+  if (encryption.empty()) return RunOn(image, "qemu-img check -q -f qcow2 \"$I\"");
+  return RunOn(image,
+               "qemu-img check -q --object secret,id=key,data=secret --image-opts driver=qcow2,"
+               "encrypt.format=" +
+                   encryption + ",encrypt.key-secret=key,file.filename=\"$I\"");
 }
+
+// A file beside the image, gone at the end: a backing file, or an external data file.
+class SideFile {
+ public:
+  explicit SideFile(const std::string& name)
+      : path_(testing::TempDir() + name + "-" + std::to_string(getpid())) {}
+  SideFile(const SideFile&) = delete;
+  SideFile& operator=(const SideFile&) = delete;
+  ~SideFile() { unlink(path_.c_str()); }
+  const std::string& path() const { return path_; }
+  void Put(const ByteVector& bytes) const {
+    FILE* file = fopen(path_.c_str(), "wb");
+    ASSERT_NE(file, nullptr);
+    ASSERT_EQ(fwrite(bytes.data(), 1, bytes.size(), file), bytes.size());
+    ASSERT_EQ(fclose(file), 0);
+  }
+
+ private:
+  std::string path_;
+};
 
 #define ASSERT_OK(expression)                                        \
   do {                                                               \

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "base/checked.h"
 #include "tests/unit/formats/qcow2/image_fixture.h"
 
 namespace imgfsck::qcow2 {
@@ -23,13 +24,38 @@ std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.nam
 
 class ModelTest : public testing::TestWithParam<Case> {
  protected:
+  MemoryStore Create(const Case& c) {
+    CreateOptions options = c.options;
+    if (c.backing) {
+      base_ = Pattern(5, c.size + 3000);
+      base_.resize(AlignUp(base_.size(), kSector));
+      side_.Put(base_);
+      options["backing_file"] = side_.path();
+      options["backing_fmt"] = "raw";
+    }
+    if (options.contains("data_file")) {
+      options["data_file"] = side_.path();
+      data_.emplace(ByteVector(c.size));
+    }
+    if (options.contains("encrypt.format")) {
+      encryption_ = options["encrypt.format"];
+      options["passphrase"] = "secret";
+    }
+    raw_data_ = options.contains("data_file_raw");
+    return MemoryStore(NewImage(c.size, options));
+  }
   void Open(MemoryStore& store) {
-    driver_ = OpenStore(kQcow2Format, store, "secret");
-    ASSERT_NE(driver_, nullptr);
+    OpenOptions options;
+    options.writable = true;
+    options.passphrase = "secret";
+    if (data_) options.data_store = &*data_;
+    auto driver = kQcow2Format.open(store, &store, options);
+    ASSERT_OK(driver);
+    driver_ = std::move(*driver);
     if (!base_.empty()) driver_->SetBackingReader(ReaderOf(base_));
   }
   // Snapshots read as they were, and both checks are content.
-  void Judge(MemoryStore& store, const Model& model, bool encrypted) {
+  void Judge(MemoryStore& store, const Model& model) {
     for (const auto& [name, saved] : model.snapshots) {
       OpenOptions options;
       options.snapshot = name;
@@ -44,11 +70,17 @@ class ModelTest : public testing::TestWithParam<Case> {
     }
     Verdict verdict = CheckBytes(store);
     ASSERT_TRUE(verdict.sound()) << verdict.text;
-    if (!encrypted) {
-      ASSERT_EQ(QemuCheck(store.bytes()), 0);
+    if (data_) side_.Put(data_->bytes());
+    ASSERT_EQ(QemuCheck(store.bytes(), encryption_), 0);
+    if (raw_data_) {
+      ASSERT_EQ(data_->bytes(), model.disk) << "the data file is not the disk";
     }
   }
+  SideFile side_{"qcow2-model"};
   ByteVector base_;
+  std::optional<MemoryStore> data_;
+  std::string encryption_;
+  bool raw_data_ = false;
   std::unique_ptr<Driver> driver_;
 };
 
@@ -56,15 +88,7 @@ TEST_P(ModelTest, BehavesAsPlainMemory) {
   const Case& c = GetParam();
   const bool is_long = getenv("IMGFSCK_LONG") != nullptr;
   const int steps = is_long ? 10000 : 500, often = is_long ? 250 : 100;
-  CreateOptions options = c.options;
-  if (c.backing) {
-    base_ = Pattern(5, c.size + 3000);
-    options["backing_file"] = "/nonexistent";
-    options["backing_fmt"] = "raw";
-  }
-  bool encrypted = options.contains("encrypt.format");
-  if (encrypted) options["passphrase"] = "secret";
-  MemoryStore store(NewImage(c.size, options));
+  MemoryStore store = Create(c);
   Open(store);
   Model model(c.size, base_, c.limits, 11);
   std::string history;
@@ -78,7 +102,7 @@ TEST_P(ModelTest, BehavesAsPlainMemory) {
     if (step % often != 0) continue;
     ASSERT_OK(driver_->Close());
     driver_.reset();
-    Judge(store, model, encrypted || c.backing);
+    Judge(store, model);
     if (HasFatalFailure()) return;
     Open(store);
     ASSERT_EQ(model.Differences(*driver_), "") << "after opening again, step " << step;
@@ -132,6 +156,29 @@ INSTANTIATE_TEST_SUITE_P(
              {{"cluster_size", "2k"}, {"encrypt.format", "aes"}},
              102400,
              {false, true, true, true, 400000}},
+        Case{"datafile",
+             {{"cluster_size", "4k"}, {"data_file", "here"}},
+             307200,
+             {false, false, true, true, 700000}},
+        Case{"datafileextl2",
+             {{"cluster_size", "16k"}, {"data_file", "here"}, {"extended_l2", "on"}},
+             307200,
+             {false, false, true, true, 700000}},
+        Case{"datafileluks",
+             {{"cluster_size", "4k"}, {"data_file", "here"}, {"encrypt.format", "luks"}},
+             102400,
+             {false, false, true, true, 400000}},
+        Case{"rawdata",
+             {{"cluster_size", "4k"}, {"data_file", "here"}, {"data_file_raw", "on"}},
+             307200,
+             {false, false, true, true, 700000}},
+        Case{"rawdataextl2",
+             {{"cluster_size", "16k"},
+              {"data_file", "here"},
+              {"data_file_raw", "on"},
+              {"extended_l2", "on"}},
+             307200,
+             {false, false, true, true, 700000}},
         Case{"prealloc", {{"cluster_size", "4k"}, {"preallocation", "metadata"}}, 307200, kAll},
         Case{"extprealloc",
              {{"cluster_size", "16k"}, {"extended_l2", "on"}, {"preallocation", "metadata"}},
