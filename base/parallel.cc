@@ -7,6 +7,7 @@
 #include <atomic>
 #include <mutex>
 #include <optional>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -19,6 +20,15 @@ unsigned UsableCores() {
     return static_cast<unsigned>(CPU_COUNT(&set));
   }
   return std::max(1u, std::thread::hardware_concurrency());
+}
+
+bool StartThread(std::vector<std::jthread>* pool, std::function<void()> work) {
+  try {
+    pool->emplace_back(std::move(work));
+  } catch (const std::system_error&) {
+    return false;
+  }
+  return true;
 }
 
 Status ParallelFor(size_t items, unsigned threads,
@@ -46,7 +56,9 @@ Status ParallelFor(size_t items, unsigned threads,
   };
   {
     std::vector<std::jthread> pool;
-    for (unsigned worker = 1; worker < threads; ++worker) pool.emplace_back(run, worker);
+    for (unsigned worker = 1; worker < threads; ++worker) {
+      if (!StartThread(&pool, [&run, worker] { run(worker); })) break;  // do with fewer
+    }
     run(0);
   }
   if (failure) return Error(*failure);

@@ -4,6 +4,8 @@
 
 #include <cstddef>
 #include <functional>
+#include <thread>
+#include <vector>
 
 #include "base/result.h"
 
@@ -11,6 +13,9 @@ namespace imgfsck {
 
 // The machine's cores that this process may use; at least 1.
 unsigned UsableCores();
+
+// Adds a thread that does the work; false when the system has none to give.
+bool StartThread(std::vector<std::jthread>* pool, std::function<void()> work);
 
 // Calls work(worker, item) for every item in [0, items), at most `threads` at a time; `worker` is
 // below `threads` and never used by two calls at once. The first error (by item number) wins;
