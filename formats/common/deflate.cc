@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// zlib and libzstd behind calls on whole buffers; must not keep state between calls.
+// zlib, libdeflate and libzstd behind calls on whole buffers. Between calls only a decoder's memory
+// is kept, one a thread.
 #include "formats/common/deflate.h"
 
+#ifdef IMGFSCK_LIBDEFLATE
+#include <libdeflate.h>
+#endif
 #include <zlib.h>
 #include <zstd.h>
 #include <zstd_errors.h>
@@ -18,12 +22,33 @@ constexpr int kEncodeMemory = 9;
 
 struct FreeZstd {
   void operator()(ZSTD_DCtx* context) const { ZSTD_freeDCtx(context); }
+  void operator()(ZSTD_CCtx* context) const { ZSTD_freeCCtx(context); }
 };
 
 bool FitsZlib(size_t size) { return size <= std::numeric_limits<uInt>::max(); }
 
 Error OutOfMemory() { return {ErrorCode::kOutOfMemory, "no memory for compression", {}}; }
 Error Undecodable(const char* why) { return {ErrorCode::kInvalid, why, {}}; }
+
+// The ordinary case, quickly: a stream that ends where the output is full. Nothing for all others,
+// which zlib is to judge.
+std::optional<size_t> InflateQuickly([[maybe_unused]] Bytes stream,
+                                     [[maybe_unused]] MutableBytes out) {
+#ifdef IMGFSCK_LIBDEFLATE
+  struct Free {
+    void operator()(libdeflate_decompressor* d) const { libdeflate_free_decompressor(d); }
+  };
+  thread_local std::unique_ptr<libdeflate_decompressor, Free> decoder(
+      libdeflate_alloc_decompressor());
+  size_t consumed = 0;
+  if (decoder &&
+      libdeflate_deflate_decompress_ex(decoder.get(), stream.data(), stream.size(), out.data(),
+                                       out.size(), &consumed, nullptr) == LIBDEFLATE_SUCCESS) {
+    return consumed;
+  }
+#endif
+  return std::nullopt;
+}
 
 }  // namespace
 
@@ -48,6 +73,10 @@ Decoded InflateRawPart(Bytes stream, MutableBytes out) {
 }
 
 Status InflateRaw(Bytes stream, MutableBytes out, size_t* consumed) {
+  if (auto used = InflateQuickly(stream, out)) {
+    if (consumed != nullptr) *consumed = *used;
+    return Ok();
+  }
   Decoded decoded = InflateRawPart(stream, out);
   if (consumed != nullptr) *consumed = decoded.consumed;
   if (!decoded.complete) return Undecodable("the compressed data does not decode to one cluster");
@@ -55,7 +84,7 @@ Status InflateRaw(Bytes stream, MutableBytes out, size_t* consumed) {
 }
 
 Status ZstdDecode(Bytes stream, MutableBytes out, size_t* consumed) {
-  std::unique_ptr<ZSTD_DCtx, FreeZstd> context(ZSTD_createDCtx());
+  thread_local std::unique_ptr<ZSTD_DCtx, FreeZstd> context(ZSTD_createDCtx());
   if (!context) return OutOfMemory();
   size_t in_at = 0, out_at = 0;
   do {
@@ -94,8 +123,11 @@ Result<std::optional<ByteVector>> DeflateRaw(Bytes plain, size_t limit) {
 }
 
 Result<std::optional<ByteVector>> ZstdEncode(Bytes plain, size_t limit) {
+  thread_local std::unique_ptr<ZSTD_CCtx, FreeZstd> context(ZSTD_createCCtx());
+  if (!context) return OutOfMemory();
   ByteVector out(limit);
-  size_t size = ZSTD_compress(out.data(), limit, plain.data(), plain.size(), ZSTD_CLEVEL_DEFAULT);
+  size_t size = ZSTD_compressCCtx(context.get(), out.data(), limit, plain.data(), plain.size(),
+                                  ZSTD_CLEVEL_DEFAULT);
   if (ZSTD_isError(size) != 0) {
     if (ZSTD_getErrorCode(size) == ZSTD_error_dstSize_tooSmall) return std::optional<ByteVector>();
     return OutOfMemory();
