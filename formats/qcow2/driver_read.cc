@@ -2,9 +2,6 @@
 #include "formats/qcow2/driver_read.h"
 
 #include <algorithm>
-#include <bit>
-
-#include "formats/common/deflate.h"
 
 namespace imgfsck::qcow2 {
 namespace {
@@ -72,17 +69,10 @@ Status ReadRun(Core& core, const GuestRun& run, uint64_t offset, MutableBytes bu
   switch (run.state) {
     case MappingState::kData:
       return ReadData(core, offset, run.host, buffer);
-    case MappingState::kCompressed: {
-      if (buffer.size() == core.g().cluster_size) return ReadCompressed(core, run.span, buffer);
-      ByteVector cluster(core.g().cluster_size);
-      IMG_RETURN_IF_ERROR(ReadCompressed(core, run.span, cluster));
-      std::ranges::copy(Bytes(cluster).subspan(offset % cluster.size(), buffer.size()),
-                        buffer.begin());
-      return Ok();
-    }
     case MappingState::kUnallocated:
       if (core.backing) return core.backing(offset, buffer);
       break;
+    case MappingState::kCompressed:  // never comes here
     case MappingState::kZero:
       break;
   }
@@ -117,20 +107,6 @@ Result<GuestRun> LookUp(Core& core, uint64_t offset, uint64_t limit) {
   return run;
 }
 
-Status ReadCompressed(Core& core, const CompressedSpan& span, MutableBytes cluster) {
-  if (span.offset >= core.file.Size()) {
-    return DamagedAt("compressed data past the end of the file", span.offset);
-  }
-  ByteVector stream(std::min(span.length, core.file.Size() - span.offset));
-  IMG_RETURN_IF_ERROR(core.file.Read(span.offset, stream));
-  auto decoded = core.header.compression_type == kZstd ? ZstdDecode(stream, cluster)
-                                                       : InflateRaw(stream, cluster);
-  if (!decoded && decoded.error().code == ErrorCode::kInvalid) {
-    return DamagedAt(decoded.error().message, span.offset);
-  }
-  return decoded;
-}
-
 Status ReadGuest(Core& core, uint64_t offset, MutableBytes buffer) {
   while (!buffer.empty()) {
     uint64_t inside = offset < core.size ? core.size - offset : 0;
@@ -140,9 +116,15 @@ Status ReadGuest(Core& core, uint64_t offset, MutableBytes buffer) {
     }
     IMG_ASSIGN_OR_RETURN(GuestRun run,
                          LookUp(core, offset, std::min<uint64_t>(buffer.size(), inside)));
-    IMG_RETURN_IF_ERROR(ReadRun(core, run, offset, buffer.first(run.length)));
-    offset += run.length;
-    buffer = buffer.subspan(run.length);
+    uint64_t done = run.length;
+    if (run.state == MappingState::kCompressed) {
+      IMG_ASSIGN_OR_RETURN(
+          done, ReadStreams(core, offset, buffer.first(std::min<uint64_t>(buffer.size(), inside))));
+    } else {
+      IMG_RETURN_IF_ERROR(ReadRun(core, run, offset, buffer.first(run.length)));
+    }
+    offset += done;
+    buffer = buffer.subspan(done);
   }
   return Ok();
 }

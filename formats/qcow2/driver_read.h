@@ -22,5 +22,8 @@ Status ReadGuest(Core& core, uint64_t offset, MutableBytes buffer);
 Result<BlockStatus> GuestStatus(Core& core, uint64_t offset, uint64_t limit);
 // The whole cluster that a compressed entry holds.
 Status ReadCompressed(Core& core, const CompressedSpan& span, MutableBytes cluster);
+// Reads from `offset`, which lies in a compressed cluster, as far as such clusters go on; says how
+// many bytes.
+Result<uint64_t> ReadStreams(Core& core, uint64_t offset, MutableBytes buffer);
 
 }  // namespace imgfsck::qcow2
