@@ -199,7 +199,7 @@ Status FileStore::WriteAt(uint64_t offset, Bytes bytes) {
     }
     offset += static_cast<uint64_t>(put);
     bytes = bytes.subspan(static_cast<size_t>(put));
-    size_ = std::max(size_, offset);
+    if (offset > size_) size_ = offset;  // inside the file several threads may write
   }
   return Ok();
 }

@@ -4,22 +4,26 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/checked.h"
 #include "base/interrupt.h"
 #include "base/parallel.h"
 #include "base/text.h"
+#include "tools/common/terminal.h"
 #include "tools/imgio/commands.h"
-#include "tools/imgio/copy.h"
+#include "tools/imgio/extents.h"
 #include "tools/imgio/pipeline.h"
 
 namespace imgfsck {
 namespace {
 
 constexpr uint64_t kPiece = 2 * kMiB;
-constexpr int kDiffer = 1;  // as for cmp and qemu-img
+constexpr uint64_t kStep = 256 * kKiB;  // of each image at a time: both stay in the cache
+constexpr int kDiffer = 1;              // as for cmp and qemu-img
 
 struct Piece {
+  GuestRange range;
   ByteVector left, right;
   std::optional<uint64_t> difference;  // offset of the first
 };
@@ -32,22 +36,23 @@ Status ReadUpTo(Driver& driver, uint64_t offset, MutableBytes buffer) {
   return inside == 0 ? Ok() : driver.Read(offset, buffer.first(inside));
 }
 
-bool ZeroUpTo(Driver& driver, uint64_t offset, uint64_t length) {
-  uint64_t size = driver.VirtualSize();
-  return offset >= size || KnownZero(driver, offset, std::min(length, size - offset));
-}
-
-Status ComparePiece(Driver& left, Driver& right, uint64_t offset, uint64_t length, Piece& piece) {
-  IMG_RETURN_IF_ERROR(CheckStop());
+Status ComparePiece(Driver& left, Driver& right, Piece& piece) {
+  const GuestRange& range = piece.range;
   piece.difference.reset();
-  if (ZeroUpTo(left, offset, length) && ZeroUpTo(right, offset, length)) return Ok();
-  piece.left.resize(length);
-  piece.right.resize(length);
-  IMG_RETURN_IF_ERROR(ReadUpTo(left, offset, piece.left));
-  IMG_RETURN_IF_ERROR(ReadUpTo(right, offset, piece.right));
-  if (std::memcmp(piece.left.data(), piece.right.data(), length) == 0) return Ok();
-  auto at = std::ranges::mismatch(piece.left, piece.right);
-  piece.difference = offset + static_cast<uint64_t>(at.in1 - piece.left.begin());
+  piece.left.resize(kStep);
+  piece.right.resize(kStep);
+  for (uint64_t done = 0; done < range.length && !piece.difference; done += kStep) {
+    IMG_RETURN_IF_ERROR(CheckStop());
+    const uint64_t offset = range.offset.value + done,
+                   length = std::min(kStep, range.length - done);
+    MutableBytes a = MutableBytes(piece.left).first(length);
+    MutableBytes b = MutableBytes(piece.right).first(length);
+    IMG_RETURN_IF_ERROR(ReadUpTo(left, offset, a));
+    IMG_RETURN_IF_ERROR(ReadUpTo(right, offset, b));
+    if (std::memcmp(a.data(), b.data(), length) == 0) continue;
+    auto at = std::ranges::mismatch(a, b);
+    piece.difference = offset + static_cast<uint64_t>(at.in1 - a.begin());
+  }
   return Ok();
 }
 
@@ -68,17 +73,20 @@ Result<int> CompareCommand(const ImgioOptions& o) {
   const uint64_t size = std::max(left.VirtualSize(), right.VirtualSize());
   Progress progress("imgio", o.progress);
   progress.Start(o.words[0]);
+  DataPieces pieces({&left, &right}, size, kPiece);
   std::optional<uint64_t> difference;
   Pipeline<Piece> pipeline;
   // The first difference ends it, as an error would.
   auto status = pipeline.Run(
-      DivRoundUp(size, kPiece), o.threads > 0 ? o.threads : UsableCores(),
-      [&](uint64_t item, Piece& piece) {
-        uint64_t offset = item * kPiece;
-        return ComparePiece(left, right, offset, std::min(kPiece, size - offset), piece);
+      o.threads > 0 ? o.threads : UsableCores(),
+      [&](Piece& piece) -> Result<bool> {
+        IMG_ASSIGN_OR_RETURN(auto range, pieces.Next());
+        if (range) piece.range = *range;
+        return range.has_value();
       },
-      [&](uint64_t item, Piece& piece) -> Status {
-        progress.Update("compared", item * kPiece, size);
+      [&](Piece& piece) { return ComparePiece(left, right, piece); },
+      [&](const Piece& piece) -> Status {
+        progress.Update("compared", piece.range.offset.value, size);
         if (!piece.difference) return Ok();
         difference = piece.difference;
         return Error{ErrorCode::kConflict, "different", {}};

@@ -37,7 +37,7 @@ Status MakeTarget(const ImgioOptions& o, const Format& format, uint64_t size, Ta
     open.data_store = &target->data->store();
   }
   if (set.contains("passphrase")) open.passphrase = set["passphrase"];
-  FileStore& store = target->file->store();
+  ByteStore& store = target->file->store();
   IMG_RETURN_IF_ERROR(format.create(store, size, set));
   IMG_ASSIGN_OR_RETURN(target->driver, format.open(store, &store, open));
   return Ok();
@@ -109,16 +109,18 @@ Result<int> ConvertCommand(const ImgioOptions& o) {
   copy.compress = o.compressed;
   copy.salvage = o.salvage;
   // A block device or an image that exists holds something else until it is overwritten.
-  copy.zeros_needed = o.existing || (target.file && target.file->store().is_block_device() &&
-                                     format->name == "raw");
+  copy.zeros_needed =
+      o.existing || (target.file && target.file->file().is_block_device() && format->name == "raw");
+  // Inside a raw file nothing but the bytes changes, and it has its length from the start.
+  copy.parallel_write = format->name == "raw";
   copy.sparse = o.sparse.value_or(4096);
   copy.progress = &progress;
   std::vector<GuestRange> lost;
   IMG_RETURN_IF_ERROR(CopyDisk(source, target.get(), copy, &lost));
   IMG_RETURN_IF_ERROR(target.get().Close());
   progress.Clear();
-  if (target.data) IMG_RETURN_IF_ERROR(target.data->Keep());
-  if (target.file) IMG_RETURN_IF_ERROR(target.file->Keep());
+  if (target.data) IMG_RETURN_IF_ERROR(target.data->Keep(o.durable));
+  if (target.file) IMG_RETURN_IF_ERROR(target.file->Keep(o.durable));
   IMG_RETURN_IF_ERROR(ReportLost(o, size, lost));
   return 0;
 }

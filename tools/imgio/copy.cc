@@ -5,17 +5,25 @@
 
 #include "base/checked.h"
 #include "base/interrupt.h"
+#include "tools/imgio/extents.h"
 #include "tools/imgio/pipeline.h"
 
 namespace imgfsck {
 namespace {
 
-constexpr uint64_t kPiece = 2 * kMiB;            // bytes read at a time
+constexpr uint64_t kPiece = 1 * kMiB;            // bytes read at a time
 constexpr uint64_t kCompressedPiece = 8 * kMiB;  // so that every core has something to compress
+constexpr uint64_t kLargestGrain = 64 * kKiB;    // zeros of that many bytes are worth leaving out
+
+struct Run {
+  uint64_t at = 0, length = 0;  // in the piece
+  bool zero = false;
+};
 
 struct Piece {
+  GuestRange range;
   ByteVector bytes;
-  bool zero = false;  // nothing to read
+  std::vector<Run> runs;
   std::vector<GuestRange> lost;
 };
 
@@ -39,57 +47,83 @@ class Copier {
         options_(options),
         lost_(*lost),
         size_(source.VirtualSize()),
-        piece_(AlignUp(options.compress ? kCompressedPiece : kPiece, target.ClusterSize())) {
+        piece_(AlignUp(options.compress ? kCompressedPiece : kPiece, target.ClusterSize())),
+        parallel_write_(!options.compress && options.parallel_write) {
     // Zeros are looked for in units that the target can leave out.
-    grain_ = options.sparse;
-    if (options.compress) grain_ = target.ClusterSize();
+    if (options.compress) {
+      grain_ = target.ClusterSize();
+    } else if (options.sparse != 0) {
+      grain_ = std::max(options.sparse, std::min(target.ClusterSize(), kLargestGrain));
+    }
   }
 
   Status Run() {
+    std::vector<Driver*> disks;
+    if (grain_ != 0) disks.push_back(&source_);  // else zeros are copied, too
+    DataPieces pieces(disks, size_, piece_);
     Pipeline<Piece> pipeline;
-    return pipeline.Run(
-        DivRoundUp(size_, piece_), options_.threads,
-        [this](uint64_t item, Piece& piece) { return Read(item, piece); },
-        [this](uint64_t item, Piece& piece) { return Write(item * piece_, piece); });
+    IMG_RETURN_IF_ERROR(pipeline.Run(
+        options_.threads,
+        [&](Piece& piece) -> Result<bool> {
+          IMG_ASSIGN_OR_RETURN(auto range, pieces.Next());
+          if (range) piece.range = *range;
+          return range.has_value();
+        },
+        [this](Piece& piece) { return Read(piece); },
+        [this](const Piece& piece) { return Take(piece); }));
+    return WriteZeros(done_, size_ - done_);
   }
 
  private:
-  Status Read(uint64_t item, Piece& piece) {
+  // In any thread.
+  Status Read(Piece& piece) {
     IMG_RETURN_IF_ERROR(CheckStop());
-    uint64_t offset = item * piece_, length = std::min(piece_, size_ - offset);
+    const uint64_t offset = piece.range.offset.value;
     piece.lost.clear();
-    piece.zero = grain_ != 0 && KnownZero(source_, offset, length);
-    if (piece.zero) {
-      piece.bytes.clear();
-      return Ok();
-    }
-    piece.bytes.resize(length);
+    piece.bytes.resize(piece.range.length);
     auto status = source_.Read(offset, piece.bytes);
-    if (status || !options_.salvage || !MayGoOn(status.error())) return status;
-    return ReadPastDamage(source_, offset, piece.bytes, &piece.lost);
+    if (!status && options_.salvage && MayGoOn(status.error())) {
+      status = ReadPastDamage(source_, offset, piece.bytes, &piece.lost);
+    }
+    IMG_RETURN_IF_ERROR(status);
+    FindZeros(piece);
+    return parallel_write_ ? WriteRuns(offset, piece, false) : Ok();
   }
 
-  // Runs of grains, zero or not.
-  Status Write(uint64_t offset, const Piece& piece) {
-    for (const GuestRange& range : piece.lost) AddLost(range.offset.value, range.length, &lost_);
+  // In order.
+  Status Take(const Piece& piece) {
+    const uint64_t offset = piece.range.offset.value;
+    for (const GuestRange& lost : piece.lost) AddLost(lost.offset.value, lost.length, &lost_);
     if (options_.progress) options_.progress->Update("copied", offset, size_);
-    uint64_t length = std::min(piece_, size_ - offset);
-    if (piece.zero) return WriteZeros(offset, length);
-    if (grain_ == 0) return WriteData(offset, piece.bytes);
-    uint64_t at = 0;
-    while (at < length) {
-      bool zero = IsZero(piece, at);
-      uint64_t end = at;
-      while (end < length && IsZero(piece, end) == zero) end = std::min(end + grain_, length);
-      IMG_RETURN_IF_ERROR(zero ? WriteZeros(offset + at, end - at)
-                               : WriteData(offset + at, Bytes(piece.bytes).subspan(at, end - at)));
-      at = end;
+    IMG_RETURN_IF_ERROR(WriteZeros(done_, offset - done_));
+    done_ = piece.range.end();
+    IMG_RETURN_IF_ERROR(WriteRuns(offset, piece, true));
+    return parallel_write_ ? Ok() : WriteRuns(offset, piece, false);
+  }
+
+  void FindZeros(Piece& piece) const {
+    const Bytes bytes = piece.bytes;
+    piece.runs.clear();
+    const uint64_t grain = grain_ == 0 ? bytes.size() : grain_;
+    for (uint64_t at = 0; at < bytes.size(); at += grain) {
+      const uint64_t length = std::min<uint64_t>(grain, bytes.size() - at);
+      const bool zero = grain_ != 0 && AllZero(bytes.subspan(at, length));
+      if (!piece.runs.empty() && piece.runs.back().zero == zero) {
+        piece.runs.back().length += length;
+      } else {
+        piece.runs.push_back({at, length, zero});
+      }
+    }
+  }
+
+  Status WriteRuns(uint64_t offset, const Piece& piece, bool zeros) {
+    for (const auto& run : piece.runs) {
+      if (run.zero != zeros) continue;
+      IMG_RETURN_IF_ERROR(
+          run.zero ? WriteZeros(offset + run.at, run.length)
+                   : WriteData(offset + run.at, Bytes(piece.bytes).subspan(run.at, run.length)));
     }
     return Ok();
-  }
-
-  bool IsZero(const Piece& piece, uint64_t at) const {
-    return AllZero(Bytes(piece.bytes).subspan(at, std::min(grain_, piece.bytes.size() - at)));
   }
 
   Status WriteData(uint64_t offset, Bytes bytes) {
@@ -98,7 +132,7 @@ class Copier {
   }
 
   Status WriteZeros(uint64_t offset, uint64_t length) {
-    if (!options_.zeros_needed) return Ok();
+    if (!options_.zeros_needed || length == 0) return Ok();
     if (target_.capabilities().zero) return target_.Zero(offset, length);
     const ByteVector zeros(std::min(length, kPiece));
     for (uint64_t done = 0; done < length; done += zeros.size()) {
@@ -113,24 +147,12 @@ class Copier {
   const CopyOptions& options_;
   std::vector<GuestRange>& lost_;
   const uint64_t size_, piece_;
-  uint64_t grain_ = 0;
+  const bool parallel_write_;
+  uint64_t grain_ = 0;  // bytes; 0: zeros are written like anything else
+  uint64_t done_ = 0;   // up to there the target is as it will be
 };
 
 }  // namespace
-
-bool KnownZero(Driver& driver, uint64_t offset, uint64_t length) {
-  while (length > 0) {
-    auto status = driver.StatusAt(offset, length);
-    if (!status ||
-        (status->state != MappingState::kZero && status->state != MappingState::kUnallocated)) {
-      return false;  // reading it tells what is wrong
-    }
-    uint64_t step = std::min(status->length, length);
-    offset += step;
-    length -= step;
-  }
-  return true;
-}
 
 Status ReadPastDamage(Driver& source, uint64_t offset, MutableBytes buffer,
                       std::vector<GuestRange>* lost) {

@@ -15,8 +15,9 @@ struct CopyOptions {
   unsigned threads = 1;
   bool compress = false;
   bool salvage = false;
-  bool zeros_needed = false;  // the target does not read as zeros by itself
-  uint64_t sparse = 4096;     // zeros of at least so many bytes are not written; 0: all are
+  bool zeros_needed = false;    // the target does not read as zeros by itself
+  bool parallel_write = false;  // the target's Write() may come from several threads at once
+  uint64_t sparse = 4096;       // zeros of at least so many bytes are not written; 0: all are
   Progress* progress = nullptr;
 };
 
@@ -28,8 +29,5 @@ Status CopyDisk(Driver& source, Driver& target, const CopyOptions& options,
 // Reads what can be read of the range, zeros for the rest, which is added to *lost.
 Status ReadPastDamage(Driver& source, uint64_t offset, MutableBytes buffer,
                       std::vector<GuestRange>* lost);
-
-// True when the whole range is known to read as zeros without reading it.
-bool KnownZero(Driver& driver, uint64_t offset, uint64_t length);
 
 }  // namespace imgfsck

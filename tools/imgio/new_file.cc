@@ -78,13 +78,14 @@ Result<std::unique_ptr<NewFile>> NewFile::Create(const std::string& path, bool f
   return file;
 }
 
-Status NewFile::Keep() {
-  IMG_RETURN_IF_ERROR(store_->Sync());
+Status NewFile::Keep(bool durable) {
+  durable = durable || replaced_ || store_->is_block_device();
+  if (durable) IMG_RETURN_IF_ERROR(store_->Sync());
   if (written_ != path_ && !written_.empty() && rename(written_.c_str(), path_.c_str()) != 0) {
     return ErrorFromErrno(errno, Printable(path_));
   }
   written_.clear();
-  return SyncDirectoryOf(path_);
+  return durable ? SyncDirectoryOf(path_) : Ok();
 }
 
 NewFile::~NewFile() {

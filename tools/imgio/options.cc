@@ -22,6 +22,8 @@ constexpr const char* kFooter =
     "Exit status: 0 done, 1 images compared differ, 8 could not do it, 16 usage, 32 stopped by a "
     "signal.";
 
+constexpr unsigned kMostThreads = 256;
+
 // CLI11 takes "-1G" for an option; until it has parsed, this stands for the minus.
 constexpr char kMinus = '\x01';
 
@@ -29,6 +31,7 @@ constexpr char kMinus = '\x01';
 struct Raw {
   std::string offset, length, granularity, sparse, pattern;
   std::vector<std::string> ignored;
+  std::string cache = "unsafe";
   bool flag = false;
   bool json = false;
   // The action as an option, qemu-img's way.
@@ -131,6 +134,11 @@ class Declaration {
         ->type_name("SIZE");
     c->add_option("-m,--threads", o_.threads, "Threads (default: all cores)")->type_name("N");
     c->add_flag("-W", raw_.flag, "Accepted for qemu-img's sake");
+    c->add_option(
+         "-t", raw_.cache,
+         "unsafe (the default): end when the new file is complete; writeback: when it is on "
+         "the disk")
+        ->type_name("CACHE");
     c->add_flag("--salvage", o_.salvage,
                 "Go on past damage: zeros for what cannot be read, each guest range listed");
     c->add_option("--lost-map", o_.lost_map, "With --salvage: the list as a GNU ddrescue mapfile")
@@ -219,6 +227,13 @@ std::optional<std::string> ReadNumbers(const Raw& raw, ImgioOptions* o) {
   size(raw.pattern, &pattern);
   if (pattern && *pattern > 255) wrong = "--pattern takes a byte, 0 to 255";
   if (pattern) o->pattern = static_cast<uint8_t>(*pattern);
+  static constexpr std::string_view kCaches[] = {"unsafe", "writeback", "writethrough", "none",
+                                                 "directsync"};
+  if (std::ranges::find(kCaches, raw.cache) == std::end(kCaches)) {
+    wrong = "-t takes unsafe, writeback, writethrough, none or directsync";
+  }
+  o->durable = raw.cache != "unsafe";
+  if (o->threads > kMostThreads) wrong = fmt::format("-m takes at most {}", kMostThreads);
   if (raw.json) o->output = "json";
   if (o->output != "json" && o->output != "human") wrong = "--output takes human or json";
   if (o->size_policy != "auto" && o->size_policy != "chs" && o->size_policy != "current_size") {

@@ -1,46 +1,52 @@
 // SPDX-License-Identifier: Apache-2.0
-// Numbered work done by several threads and taken in order by one: readers decode pieces of a disk
-// while the caller's thread writes them out. Memory is bounded by the pieces in flight.
+// Work handed out in order, done by several threads, and taken in order by one: readers decode
+// pieces of a disk while the caller's thread writes them out. Memory is bounded by the pieces in
+// flight.
 #pragma once
 
 #include <condition_variable>
 #include <functional>
 #include <mutex>
-#include <optional>
 #include <thread>
 #include <vector>
 
+#include "base/parallel.h"
 #include "base/result.h"
 
 namespace imgfsck {
 
-// `produce(item, piece)` runs in any thread, for items 0, 1, …; `consume(item, piece)` in the
-// caller's, in order. Pieces are reused. The first error, by item, ends it.
 template <class Piece>
 class Pipeline {
  public:
-  using Step = std::function<Status(uint64_t item, Piece& piece)>;
+  // Fills in what is to be done next, one call at a time; false when there is nothing more.
+  using Next = std::function<Result<bool>(Piece& piece)>;
+  using Step = std::function<Status(Piece& piece)>;
 
-  Status Run(uint64_t items, unsigned threads, const Step& produce, const Step& consume) {
-    slots_ = std::vector<Slot>(2 * threads + 2);
+  // `produce` runs in any thread; `consume` in the caller's, in order. Pieces are used again. The
+  // first error, in that order, ends it. Where the system has no thread to give, the caller's does
+  // all of it.
+  Status Run(unsigned threads, const Next& next, const Step& produce, const Step& consume) {
+    slots_ = std::vector<Slot>(2 * size_t{threads} + 2);
     std::vector<std::jthread> pool;
     for (unsigned i = 0; i < threads; ++i) {
-      pool.emplace_back([&] { Work(items, produce); });
+      if (!StartThread(&pool, [&] { Work(next, produce); })) break;
     }
     Status status = Ok();
-    for (uint64_t item = 0; item < items && status; ++item) {
-      Slot& slot = slots_[item % slots_.size()];
-      {
-        std::unique_lock lock(mutex_);
-        ready_.wait(lock, [&] { return slot.done == item + 1; });
-      }
-      status = slot.status ? consume(item, slot.piece) : slot.status;
-      std::lock_guard lock(mutex_);
-      taken_ = item + 1;
-      room_.notify_all();
+    while (status) {
+      if (pool.empty()) WorkOnce(next, produce);
+      Slot& slot = slots_[taken_ % slots_.size()];
+      std::unique_lock lock(mutex_);
+      ready_.wait(lock, [&] { return slot.ready || (ended_ && taken_ == given_); });
+      if (!slot.ready) break;
+      lock.unlock();
+      status = slot.status ? consume(slot.piece) : slot.status;
+      lock.lock();
+      slot.ready = false;
+      ++taken_;
+      room_.notify_one();
     }
     std::lock_guard lock(mutex_);
-    stop_ = true;
+    ended_ = true;
     room_.notify_all();
     return status;
   }
@@ -49,31 +55,46 @@ class Pipeline {
   struct Slot {
     Piece piece;
     Status status;
-    uint64_t done = 0;  // item + 1 that is ready in here
+    bool ready = false;  // done, not taken yet
   };
 
-  void Work(uint64_t items, const Step& produce) {
-    while (true) {
-      uint64_t item = 0;
-      {
-        std::unique_lock lock(mutex_);
-        room_.wait(lock, [&] { return stop_ || next_ >= items || next_ < taken_ + slots_.size(); });
-        if (stop_ || next_ >= items) return;
-        item = next_++;
-      }
-      Slot& slot = slots_[item % slots_.size()];
-      slot.status = produce(item, slot.piece);
-      std::lock_guard lock(mutex_);
-      slot.done = item + 1;
-      ready_.notify_all();
+  void Work(const Next& next, const Step& produce) {
+    while (WorkOnce(next, produce)) {
     }
   }
 
-  std::vector<Slot> slots_;
+  bool WorkOnce(const Next& next, const Step& produce) {
+    Slot* slot = nullptr;
+    {
+      std::unique_lock lock(mutex_);
+      room_.wait(lock, [&] { return ended_ || given_ < taken_ + slots_.size(); });
+      if (ended_) return false;
+      slot = &slots_[given_ % slots_.size()];
+      slot->status = Ok();
+      auto more = next(slot->piece);
+      if (!more) slot->status = std::move(more).error();
+      if (!more || !*more) {
+        ended_ = true;
+        room_.notify_all();
+      }
+      if (more && !*more) {
+        ready_.notify_one();
+        return false;
+      }
+      ++given_;
+    }
+    if (slot->status) slot->status = produce(slot->piece);
+    std::lock_guard lock(mutex_);
+    slot->ready = true;
+    ready_.notify_one();
+    return true;
+  }
+
+  std::vector<Slot> slots_;  // number n is in slot n modulo their count
   std::mutex mutex_;
   std::condition_variable ready_, room_;
-  uint64_t next_ = 0, taken_ = 0;
-  bool stop_ = false;
+  uint64_t given_ = 0, taken_ = 0;
+  bool ended_ = false;  // nothing more is given out
 };
 
 }  // namespace imgfsck
