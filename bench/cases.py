@@ -29,11 +29,12 @@ class Goal:
 class Case:
     name: str
     title: str
-    make: str        # arguments of make_image
+    make: str | list # arguments of make_image; or commands that make IMAGE
     commands: dict   # label: command line; all of them are run in turn
     goals: list
     status: dict = dataclasses.field(default_factory=dict)  # label: exit status, where it is not 0
     fresh_copy: bool = False  # every run gets a copy of its own: the commands write
+    leaves: tuple = ()        # files that a command makes, taken away after each run
     long: bool = False        # minutes; only with --long or when named
 
 
@@ -44,6 +45,20 @@ def pair(name, title, make, qemu, goals, **more):
             for who, (times, memory) in zip(('imgfsck, 1 thread', 'imgfsck, 2 threads'), goals)]
     commands = {label: qemu, 'imgfsck, 1 thread': ONE, 'imgfsck, 2 threads': TWO}
     return Case(name, title, make, commands, held, **more)
+
+
+# A disk of 4 GiB, all of it text.
+TEXT = 'bench_make_text 4096 DIR/text.raw'
+CONVERT = 'qemu-img convert -m 16 -W -f raw -O qcow2 %s DIR/text.raw IMAGE'
+NO_TEXT = 'rm DIR/text.raw'
+
+
+def conversion(name, title, options, times):
+    """imgio convert and the quickest way that qemu-img has, from IMAGE to a raw file."""
+    return Case(name, title, [TEXT, CONVERT % options, NO_TEXT],
+                {'qemu-img': 'qemu-img convert -m 16 -W -f qcow2 -O raw IMAGE DIR/out',
+                 'imgio': 'imgio convert -f qcow2 -O raw IMAGE DIR/out'},
+                [Goal('imgio', 'qemu-img', times)], leaves=('out',))
 
 
 CASES = [
@@ -85,12 +100,28 @@ CASES = [
           'imgdump, 8 clusters': QUERY % (MIDDLE, MIDDLE + (8 << 16)),
           'imgdump, whole disk': QUERY % (0, 1 << 40)},
          [Goal('imgdump, one table', 'imgdump, whole disk', 10, name='no walk of the image')]),
+    conversion('convert-zlib', 'a disk of 4 GiB, zlib-compressed, into a raw file', '-c', 2),
+    conversion('convert-zstd', 'a disk of 4 GiB, zstd-compressed, into a raw file',
+               '-c -o compression_type=zstd', 1.7),
+    Case('read', 'reading 4 GiB of uncompressed clusters from start to end',
+         [TEXT, CONVERT % '', NO_TEXT],
+         {'cat of the file': 'cat IMAGE', 'imgio read': 'imgio read IMAGE 0 4G',
+          'qemu-img dd': 'qemu-img dd -f qcow2 -O raw bs=2M if=IMAGE of=DIR/out'},
+         [Goal('imgio read', 'cat of the file', 1 / 1.1)], leaves=('out',)),
+    Case('compare', 'comparing two images of 4 GiB with the same contents',
+         [TEXT, CONVERT % '', NO_TEXT, 'cp IMAGE DIR/other.qcow2'],
+         {'cat of both files': 'cat IMAGE DIR/other.qcow2',
+          'imgio compare': 'imgio compare IMAGE DIR/other.qcow2',
+          'qemu-img compare': 'qemu-img compare -f qcow2 -F qcow2 IMAGE DIR/other.qcow2'},
+         [Goal('imgio compare', 'cat of both files', 1)]),
 ]
 
 # What must hold whatever else does: less than the goals, which are what the prototype showed.
 FLOORS = {
     'contiguous-1t': [Goal('imgfsck, 1 thread', 'qemu-img', 8, 1, 'floor'),
                       Goal('imgfsck, 2 threads', 'qemu-img', 8, 1, 'floor')],
+    'convert-zlib': [Goal('imgio', 'qemu-img', 1, name='floor')],
+    'convert-zstd': [Goal('imgio', 'qemu-img', 1, name='floor')],
     'permuted-1t-default': [Goal('imgfsck, 1 thread', 'qemu-img', 500, 1, 'floor'),
                             Goal('imgfsck, 2 threads', 'qemu-img', 500, 1, 'floor')],
 }

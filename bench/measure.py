@@ -47,9 +47,12 @@ def claim_processor():
 
 
 def argv_of(command, image):
-    words = [word.replace('IMAGE', str(image)) for word in shlex.split(command)]
+    words = [word.replace('IMAGE', str(image)).replace('DIR', str(image.parent))
+             for word in shlex.split(command)]
     if words[0].startswith('img'):
         words[0] = str(BUILD / 'bin' / words[0])
+    if words[0].startswith('bench_'):
+        words[0] = str(BUILD / 'bench' / words[0])
     return words
 
 
@@ -64,6 +67,8 @@ def run_once(case, label, image):
                             *argv_of(case.commands[label], target)],
                            check=True, capture_output=True, text=True)
     result = json.loads(timed.stdout)
+    for name in case.leaves:
+        (image.parent / name).unlink(missing_ok=True)
     if case.fresh_copy:
         for left in image.parent.glob('copy.qcow2*'):
             left.unlink()
@@ -79,8 +84,10 @@ def rounds_for(case, seconds):
 
 def measure(case, folder):
     image = folder / 'image.qcow2'
-    subprocess.run([BUILD / 'bench' / 'bench_make_image', *shlex.split(case.make), image],
-                   check=True, stdout=subprocess.DEVNULL)
+    commands = case.make if isinstance(case.make, list) else [
+        f'bench_make_image {case.make} IMAGE']
+    for command in commands:
+        subprocess.run(argv_of(command, image), check=True, stdout=subprocess.DEVNULL)
     runs = {label: [] for label in case.commands}
     slowest = 0.0
     done = 0
@@ -99,7 +106,8 @@ def measure(case, folder):
             for label in fast:
                 runs[label].append(run_once(case, label, image))
     finally:
-        image.unlink()
+        for left in folder.iterdir():
+            left.unlink()
     return {label: summary(results) for label, results in runs.items()}
 
 
@@ -124,7 +132,7 @@ def main():
     parser.add_argument('case', nargs='*', help=', '.join(case.name for case in cases.CASES))
     parser.add_argument('--long', action='store_true',
                         help='also the cases that take 10 minutes and more')
-    parser.add_argument('--dir', help='where the images go, 2 GiB at most (default: $TMPDIR)')
+    parser.add_argument('--dir', help='where the images go, 9 GiB at most (default: $TMPDIR)')
     parser.add_argument('--page-only', action='store_true',
                         help='measure nothing, write the page from the results kept')
     options = parser.parse_args()

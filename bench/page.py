@@ -65,7 +65,7 @@ def times(value):
 
 
 def measured_rows(case, commands):
-    """Every command of a case; the ratio is to the first, which is qemu-img's."""
+    """Every command of a case; the ratio is to the first, which is mostly qemu-img's."""
     base = commands[next(iter(case.commands))]
     for label in case.commands:
         c = commands[label]
@@ -92,7 +92,7 @@ def section(case, kept):
 
 
 def goal_row(case, goal, entry):
-    want = f'≥ {goal.times:g}×'
+    want = f'≥ {goal.times:.3g}×' if goal.times < 10 else f'≥ {goal.times:g}×'
     if goal.memory:
         want += f', memory ≤ {goal.memory:.2g}×'
     head = f'| {case.title} | {goal.command} | {goal.name} | {want} '
@@ -112,8 +112,9 @@ def goal_row(case, goal, entry):
 def render(all_cases, floors, kept):
     lines = [INTRO, f'Machine: {machine()}.  ', f'Programs: {versions()}; imgfsck, release build.',
              '', '## Goals', '',
-             'Wall time and peak memory against qemu-img in the same case. A *goal* is what a',
-             'prototype that only counts references showed to be reachable; a *floor* must hold.',
+             'Wall time and peak memory against another command of the same case, mostly qemu-img. A',
+             '*goal* of a check is what a prototype that only counts references showed to be reachable;',
+             'a *floor* must hold.',
              'The verdict is that of the medians. Where other work occupies the second core, a',
              'second thread waits for it longer than the whole check takes: there the fastest runs',
              'and the processor time tell more.',

@@ -6,5 +6,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cmake --preset release -DIMGFSCK_BENCH=ON >/dev/null
-cmake --build --preset release --target imgfsck imgdump bench_make_image bench_time_one
+cmake --build --preset release --target imgfsck imgdump imgio bench_make_image \
+  bench_make_text bench_time_one
 exec python3 -B bench/measure.py "$@"
