@@ -51,6 +51,29 @@ def clean(path, luks=False):
         raise AssertionError(f"{done.command}: exit {done.code}\n{done.out}{done.err}")
 
 
+def qemu_bitmap(folder, path, name):
+    """(offset, length) of the ranges that QEMU finds dirty in a bitmap, ascending, neighbours as one."""
+    socket = folder / "nbd"
+    # It goes to the background once it listens, and ends with its first client.
+    run("qemu-nbd", "--fork", "-r", "-f", "qcow2", "-B", name, "-k", socket, path, check=True)
+    target = (f"driver=nbd,server.type=unix,server.path={socket},"
+              f"x-dirty-bitmap=qemu:dirty-bitmap:{name}")
+    found = json.loads(qemu_img("map", "--output=json", "--image-opts", target))
+    ranges = []
+    for entry in found:
+        if entry["data"]:  # this is how QEMU shows what is not dirty
+            continue
+        if ranges and sum(ranges[-1]) == entry["start"]:
+            ranges[-1] = (ranges[-1][0], ranges[-1][1] + entry["length"])
+        else:
+            ranges.append((entry["start"], entry["length"]))
+    return ranges
+
+
+def our_bitmap(path, name):
+    return [tuple(map(int, line.split())) for line in imgio("bitmap", "dump", path, name).splitlines()]
+
+
 def recipes():
     for compat in ("v2", "v3"):
         for content in make.CONTENTS:
@@ -154,6 +177,7 @@ class Session:
         self.path = folder / "i.qcow2"
         self.size = 3 * MB + 512 * 7 if recipe.cluster_size >= 4096 else 700 * KB + 512
         self.disk = bytearray(self.size)
+        self.dirty = set()  # units of 64 KiB
         self.luks = recipe.content == "luks"
         self.key = password(folder) if self.luks else []
 
@@ -185,8 +209,23 @@ class Session:
         offset = self.random.randrange(self.size) // unit * unit
         return offset, min(length, self.size - offset)
 
+    def mark(self, offset, length):
+        if length:
+            self.dirty.update(range(offset // 65536, -(-(offset + length) // 65536)))
+
+    def dirty_ranges(self):
+        ranges = []
+        for unit in sorted(self.dirty):
+            start, length = unit * 65536, min(65536, self.size - unit * 65536)
+            if ranges and sum(ranges[-1]) == start:
+                ranges[-1] = (ranges[-1][0], ranges[-1][1] + length)
+            else:
+                ranges.append((start, length))
+        return ranges
+
     def write(self):
         offset, length = self.range()
+        self.mark(offset, length)
         data = self.random.randbytes(length)
         source = self.folder / "data"
         source.write_bytes(data)
@@ -197,11 +236,13 @@ class Session:
         unit = self.recipe.cluster_size
         offset, length = self.range(unit)
         length = min((length + unit - 1) // unit * unit, self.size - offset)
+        self.mark(offset, length)
         imgio("write", "-q", "-c", self.path, offset, "--pattern", 7, "--length", length)
         self.disk[offset:offset + length] = bytes([7]) * length
 
     def zero(self):
         offset, length = self.range()
+        self.mark(offset, length)
         imgio("zero", self.path, offset, length, *self.key)
         self.disk[offset:offset + length] = bytes(length)
 
@@ -209,6 +250,7 @@ class Session:
         unit = self.recipe.cluster_size
         offset, length = self.range(unit)
         length = length // unit * unit
+        self.mark(offset, length)
         imgio("discard", self.path, offset, length, *self.key)
         if not (self.recipe.compat == "v2" and self.recipe.content == "backing"):
             self.disk[offset:offset + length] = bytes(length)
@@ -216,6 +258,7 @@ class Session:
     def qemu_write(self):
         offset, length = self.range(512)
         length = max(length // 512 * 512, 512)
+        self.mark(offset, length)
         target = luks_target(self.path) if self.luks else ()
         qemu_io(self.path, [f"write -P 0x77 {offset} {length}"], target)
         self.disk[offset:offset + length] = b"\x77" * length
@@ -246,6 +289,9 @@ class Writing(unittest.TestCase):
                 for name, disk in snapshots.items():
                     self.assertTrue(qemu_raw(folder, path, luks, name) == disk)
                 clean(path, luks)
+                if recipe.content == "bitmaps":
+                    self.assertEqual(our_bitmap(path, "one"), session.dirty_ranges())
+                    self.assertEqual(qemu_bitmap(folder, path, "one"), session.dirty_ranges())
                 if recipe.content == "data-file-raw":
                     data = (folder / "i.qcow2.data").read_bytes()
                     self.assertTrue(data == bytes(session.disk))
