@@ -21,34 +21,26 @@ Result<ClaimMap> ClaimMap::Make(uint64_t clusters) {
   return map;
 }
 
-void ClaimMap::AddExtra(uint64_t cluster, uint64_t weight) {
-  if (weight == 0 || cluster >= clusters_) return;
-  touched_[cluster >> kChunkBits] |= kTouched | kExtraTouched;
+void ClaimMap::AddMuch(uint64_t cluster, uint64_t weight) {
   uint8_t& extra = extra_[cluster];
-  if (extra != kSaturated && weight < uint64_t{kSaturated} - extra) {
-    extra = static_cast<uint8_t>(extra + weight);
-    return;
-  }
-  uint64_t before = extra == kSaturated ? overflow_[cluster] : extra;
+  const uint64_t before = extra == kSaturated ? overflow_[cluster] : extra;
   overflow_[cluster] = SaturatingAdd(before, weight);
   extra = kSaturated;
 }
 
-void ClaimMap::ClaimData(uint64_t cluster, uint64_t weight) {
-  if (cluster >= clusters_) return;
-  touched_[cluster >> kChunkBits] |= kTouched;
-  uint64_t& word = data_[cluster >> 6];
-  uint64_t bit = uint64_t{1} << (cluster & 63);
-  if ((word & bit) != 0) {
-    MarkAgain(cluster);
-    AddExtra(cluster, weight);
-    return;
+void ClaimMap::AddExtra64(uint64_t first, uint64_t weight) {
+  touched_[first >> kChunkBits] |= kTouched | kExtraTouched;
+  touched_[(first + 63) >> kChunkBits] |= kTouched | kExtraTouched;
+  uint8_t* extras = &extra_[first];
+  const uint8_t most = *std::max_element(extras, extras + 64);
+  if (weight < uint64_t{kSaturated} - most) {
+    for (unsigned i = 0; i < 64; ++i) extras[i] = static_cast<uint8_t>(extras[i] + weight);
+  } else {
+    for (unsigned i = 0; i < 64; ++i) AddExtra(first + i, weight);
   }
-  word |= bit;
-  AddExtra(cluster, weight - 1);
 }
 
-void ClaimMap::ClaimDataRun64(uint64_t first) {
+void ClaimMap::ClaimDataRun64(uint64_t first, uint64_t weight) {
   uint64_t word = first >> 6;
   unsigned shift = first & 63;
   touched_[first >> kChunkBits] |= kTouched;
@@ -57,7 +49,9 @@ void ClaimMap::ClaimDataRun64(uint64_t first) {
   uint64_t twice_low = data_[word] & low, twice_high = data_[word + 1] & high;
   data_[word] |= low;
   data_[word + 1] |= high;
-  if ((twice_low | twice_high) == 0) [[likely]] return;
+  if (weight > 1) AddExtra64(first, weight - 1);
+  if ((twice_low | twice_high) == 0) [[likely]]
+    return;
   again_[word] |= twice_low;
   again_[word + 1] |= twice_high;
   for (unsigned i = 0; i < 64; ++i) {
@@ -93,6 +87,21 @@ void ClaimMap::ClaimMeta(uint64_t first, uint64_t count, uint64_t weight) {
   }
 }
 
+void ClaimMap::MergeExtras(const ClaimMap& other, uint64_t first) {
+  uint8_t* own = &extra_[first];
+  const uint8_t* more = &other.extra_[first];
+  const unsigned most =
+      unsigned{*std::max_element(own, own + 64)} + *std::max_element(more, more + 64);
+  if (most < kSaturated) {
+    for (unsigned i = 0; i < 64; ++i) own[i] = static_cast<uint8_t>(own[i] + more[i]);
+    return;
+  }
+  for (uint64_t i = 0; i < 64; ++i) {
+    if (more[i] == 0) continue;
+    AddExtra(first + i, more[i] == kSaturated ? other.overflow_.at(first + i) : more[i]);
+  }
+}
+
 void ClaimMap::Merge(const ClaimMap& other) {
   for (uint64_t chunk = 0; chunk < touched_.size(); ++chunk) {
     if (other.touched_[chunk] == 0) continue;
@@ -112,12 +121,7 @@ void ClaimMap::Merge(const ClaimMap& other) {
           AddExtra(w * 64 + static_cast<uint64_t>(__builtin_ctzll(twice)), 1);
         }
       }
-      if (!extras) continue;
-      for (uint64_t c = w * 64; c < w * 64 + 64; ++c) {
-        if (uint8_t extra = other.extra_[c]; extra != 0) {
-          AddExtra(c, extra == kSaturated ? other.overflow_.at(c) : extra);
-        }
-      }
+      if (extras) MergeExtras(other, w * 64);
     }
   }
 }

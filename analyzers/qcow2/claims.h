@@ -20,8 +20,20 @@ class ClaimMap {
   uint64_t clusters() const { return clusters_; }
 
   // `weight`: how many references this claim stands for. Clusters past the end are ignored.
-  void ClaimData(uint64_t cluster, uint64_t weight);
-  void ClaimDataRun64(uint64_t first);  // 64 clusters in a row, weight 1
+  void ClaimData(uint64_t cluster, uint64_t weight) {
+    if (cluster >= clusters_) return;
+    uint64_t& word = data_[cluster >> 6];
+    const uint64_t bit = uint64_t{1} << (cluster & 63);
+    if ((word & bit) != 0) [[unlikely]] {
+      MarkAgain(cluster);
+    } else {
+      word |= bit;
+      --weight;
+    }
+    touched_[cluster >> kChunkBits] |= kTouched;
+    if (weight > 0) AddExtra(cluster, weight);
+  }
+  void ClaimDataRun64(uint64_t first, uint64_t weight);  // 64 clusters in a row, inside the file
   void ClaimCompressed(uint64_t first, uint64_t last, uint64_t weight);
   void ClaimMeta(uint64_t first, uint64_t count, uint64_t weight = 1);
   // References that add to the count of clusters already claimed, without a conflict.
@@ -67,13 +79,30 @@ class ClaimMap {
   // For the hot loop: raw access; the caller keeps `touched` true.
   uint64_t* data_words() { return data_.data(); }
   uint8_t* touched() { return touched_.data(); }
+  void PrefetchExtra(uint64_t cluster) const { __builtin_prefetch(&extra_[cluster], 1); }
   void MarkAgain(uint64_t cluster) { again_[cluster >> 6] |= uint64_t{1} << (cluster & 63); }
-  void AddExtra(uint64_t cluster, uint64_t weight);
+  void AddExtra(uint64_t cluster, uint64_t weight) {
+    if (weight == 0 || cluster >= clusters_) return;
+    touched_[cluster >> kChunkBits] |= kTouched | kExtraTouched;
+    uint8_t& extra = extra_[cluster];
+    if (weight < uint64_t{kSaturated} - extra) [[likely]] {
+      extra = static_cast<uint8_t>(extra + weight);
+    } else {
+      AddMuch(cluster, weight);
+    }
+  }
+  // References beyond the first of 64 clusters in a row; kSaturated: ask Count().
+  const uint8_t* Extras64(uint64_t first) const { return &extra_[first]; }
+  static constexpr uint8_t kSaturated = 255;
 
  private:
   static constexpr uint8_t kTouched = 1, kExtraTouched = 2;
-  static constexpr uint8_t kSaturated = 255;
-  static bool Bit(const LazyArray<uint64_t>& bits, uint64_t i) { return bits[i >> 6] >> (i & 63) & 1; }
+  void AddMuch(uint64_t cluster, uint64_t weight);
+  void AddExtra64(uint64_t first, uint64_t weight);
+  void MergeExtras(const ClaimMap& other, uint64_t first);
+  static bool Bit(const LazyArray<uint64_t>& bits, uint64_t i) {
+    return bits[i >> 6] >> (i & 63) & 1;
+  }
 
   uint64_t clusters_ = 0;
   LazyArray<uint64_t> data_, meta_, compressed_, again_;

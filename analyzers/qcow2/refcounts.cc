@@ -35,6 +35,17 @@ bool Equal16(const uint8_t* counts, uint64_t bits) {
   return difference == 0;
 }
 
+// The same with the further references that each cluster has; of none too many for a byte.
+bool EqualShared(const uint8_t* counts, uint64_t bits, const uint8_t* extras) {
+  if (std::find(extras, extras + 64, ClaimMap::kSaturated) != extras + 64) return false;
+  uint16_t difference = 0;
+  for (unsigned i = 0; i < 64; ++i) {
+    const auto want = static_cast<uint16_t>((bits >> i & 1) + extras[i]);
+    difference |= static_cast<uint16_t>(LoadBe<uint16_t>(counts + 2 * i) ^ want);
+  }
+  return difference == 0;
+}
+
 // Collects runs of differences of one piece of the file.
 class RunBuilder {
  public:
@@ -106,24 +117,30 @@ class Comparison {
   }
 
  private:
-  // True when 64 counts are as the bits say and nothing is used twice; or all are zero past the end.
+  // True when 64 counts are as the claims say and nothing is in conflict; or all are zero past the
+  // end.
   bool Ordinary(Bytes block, uint64_t i, uint64_t cluster, uint64_t* highest) const {
     const Geometry& g = image_.geometry;
     if (g.refcount_order < 3 && (i << g.refcount_order) % 8 != 0) return false;
     Bytes counts = block.subspan((i << g.refcount_order) / 8, (64u << g.refcount_order) / 8);
     uint64_t bits = 0;
+    const uint8_t* extras = nullptr;
     if (cluster + 64 <= claims_.clusters()) {
       uint64_t chunk = cluster >> ClaimMap::kChunkBits;
       if (claims_.ChunkTouched(chunk)) {
-        if (claims_.ChunkHasExtra(chunk)) return false;
+        if (claims_.ChunkHasExtra(chunk)) extras = claims_.Extras64(cluster);
         if (claims_.ConflictWord(cluster >> 6) != 0) return false;
         bits = claims_.UsedWord(cluster >> 6);
       }
     } else if (cluster < claims_.clusters()) {
       return false;
     }
-    if (bits == 0) return AllZero(counts);
-    if (g.refcount_order != 4 || !Equal16(counts.data(), bits)) return false;
+    if (bits == 0) return AllZero(counts) && (extras == nullptr || AllZero(Bytes(extras, 64)));
+    if (g.refcount_order != 4) return false;
+    if (extras == nullptr ? !Equal16(counts.data(), bits)
+                          : !EqualShared(counts.data(), bits, extras)) {
+      return false;
+    }
     *highest = cluster + 64 - static_cast<uint64_t>(__builtin_clzll(bits));
     return true;
   }

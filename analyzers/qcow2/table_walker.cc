@@ -3,11 +3,14 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 
 namespace imgfsck::qcow2 {
 namespace {
 
 constexpr uint64_t kGroup = 64;  // entries the fast path takes at once
+
+}  // namespace
 
 struct GroupScan {
   uint64_t bad = 0, any = 0, all = ~uint64_t{0};
@@ -15,8 +18,11 @@ struct GroupScan {
   std::array<uint32_t, kGroup> cluster;
 };
 
+namespace {
+
 // One branch-free loop: what the 64 entries have in common, and their cluster numbers.
-inline void Scan(const uint8_t* entries, uint64_t bad_mask, unsigned cluster_bits, GroupScan* scan) {
+inline void Scan(const uint8_t* entries, uint64_t bad_mask, unsigned cluster_bits,
+                 GroupScan* scan) {
   uint64_t bad = 0, any = 0, all = ~uint64_t{0};
   uint32_t min = ~uint32_t{0}, max = 0;
   for (uint64_t i = 0; i < kGroup; ++i) {
@@ -44,11 +50,11 @@ inline uint64_t CountBreaks(const std::array<uint32_t, kGroup>& cluster) {
 
 }  // namespace
 
-TableWalker::TableWalker(const Image& image, ClaimMap* claims)
+TableWalker::TableWalker(const Image& image, ClaimMap* claims, bool groups)
     : image_(image), g_(image.geometry), claims_(claims) {
   full_clusters_ = image.file_size >> g_.cluster_bits;
   shortest_stream_ = ShortestStream(g_, image.header.compression_type);
-  fast_possible_ = !g_.extended_l2 && !image.has_data_file() &&
+  fast_possible_ = groups && !g_.extended_l2 && !image.has_data_file() &&
                    image.ClusterCount() < ~uint32_t{0};
   // Anything that is not a plain, aligned data cluster below 2^32 clusters is bad for the fast path.
   bad_mask_ = kL2Reserved | kCompressed | kZeroFlag | (kOffsetMask & (g_.cluster_size - 1)) |
@@ -93,16 +99,28 @@ bool TableWalker::FastGroup(const TableRef& table, const uint8_t* entries, uint6
   }
   uint64_t guest_end = (table.column * g_.l2_entries + guest_index + kGroup) << g_.cluster_bits;
   if (guest_end > image_.LayerSize(table.layer) + g_.cluster_size - 1) return false;
-  uint64_t breaks = CountBreaks(scan.cluster);
-  if (table.active) {
-    counts.allocated_clusters += kGroup;
-    uint64_t first = uint64_t{scan.cluster[0]} << g_.cluster_bits;
-    counts.fragmented_clusters += breaks + (next_contiguous_ != 0 && next_contiguous_ != first);
-    next_contiguous_ = (uint64_t{scan.cluster[kGroup - 1]} + 1) << g_.cluster_bits;
+  const uint64_t breaks = CountBreaks(scan.cluster);
+  if (table.active) CountActiveGroup(scan, breaks);
+  if (breaks == 0) {
+    claims_->ClaimDataRun64(scan.cluster[0], table.weight);
+  } else {
+    ClaimGroup(scan, table.weight);
   }
-  if (table.weight == 1 && breaks == 0) {
-    claims_->ClaimDataRun64(scan.cluster[0]);
-    return true;
+  return true;
+}
+
+void TableWalker::CountActiveGroup(const GroupScan& scan, uint64_t breaks) {
+  counts.allocated_clusters += kGroup;
+  const uint64_t first = uint64_t{scan.cluster[0]} << g_.cluster_bits;
+  counts.fragmented_clusters += breaks + (next_contiguous_ != 0 && next_contiguous_ != first);
+  next_contiguous_ = (uint64_t{scan.cluster[kGroup - 1]} + 1) << g_.cluster_bits;
+}
+
+void TableWalker::ClaimGroup(const GroupScan& scan, uint64_t weight) {
+  if (weight > 1) {
+    for (uint32_t cluster : scan.cluster) claims_->PrefetchExtra(cluster);
+    for (uint32_t cluster : scan.cluster) claims_->ClaimData(cluster, weight);
+    return;
   }
   uint64_t* words = claims_->data_words();
   uint8_t* touched = claims_->touched();
@@ -116,10 +134,6 @@ bool TableWalker::FastGroup(const TableRef& table, const uint8_t* entries, uint6
     }
     word |= bit;
   }
-  if (table.weight > 1) {
-    for (uint32_t cluster : scan.cluster) claims_->AddExtra(cluster, table.weight - 1);
-  }
-  return true;
 }
 
 void TableWalker::ClaimStream(const Entry& entry, const EntryClaim& claim, uint64_t weight) {
@@ -191,8 +205,77 @@ void TableWalker::WalkSingle(const TableRef& table, Bytes bytes) {
   }
 }
 
+// Keeps the order of equals. A column mostly has few tables, for which a general sort, which
+// allocates memory, is the far greater part of the work.
+template <class Less>
+void TableWalker::SortDistinct(Less less) {
+  constexpr size_t kFew = 32;
+  if (distinct_.size() > kFew) {
+    std::stable_sort(distinct_.begin(), distinct_.end(), less);
+    return;
+  }
+  for (size_t i = 1; i < distinct_.size(); ++i) {
+    for (size_t k = i; k > 0 && less(distinct_[k], distinct_[k - 1]); --k) {
+      std::swap(distinct_[k], distinct_[k - 1]);
+    }
+  }
+}
+
+// 64 entries of a column where its tables agree on most of them, as a disk and its snapshots do.
+// Where they do not, the entries are looked at one by one. False: nothing was done.
+bool TableWalker::FastShared(std::span<const TableRef> tables, std::span<const Bytes> bytes,
+                             uint64_t begin) {
+  size_t rep = 0;  // the active layer's table, if there is one, stands for all
+  uint64_t weight = 0, guest_size = UINT64_MAX;
+  for (size_t k = 0; k < tables.size(); ++k) {
+    if (tables[k].active) rep = k;
+    weight += tables[k].weight;
+    guest_size = std::min(guest_size, image_.LayerSize(tables[k].layer));
+  }
+  GroupScan scan;
+  const uint8_t* own = &bytes[rep][8 * begin];
+  Scan(own, bad_mask_, g_.cluster_bits, &scan);
+  if (scan.bad != 0 || scan.min == 0 || scan.max >= full_clusters_) return false;
+  const uint64_t guest_end = (tables[rep].column * g_.l2_entries + begin + kGroup)
+                             << g_.cluster_bits;
+  if (guest_end > SaturatingAdd(guest_size, g_.cluster_size - 1)) return false;
+
+  std::array<uint64_t, kGroup> other{};  // bits in which the tables differ
+  for (size_t k = 0; k < tables.size(); ++k) {
+    const uint8_t* theirs = &bytes[k][8 * begin];
+    if (k == rep || std::memcmp(own, theirs, 8 * kGroup) == 0) continue;
+    for (uint64_t i = 0; i < kGroup; ++i) {
+      other[i] |= LoadBe<uint64_t>(own + 8 * i) ^ LoadBe<uint64_t>(theirs + 8 * i);
+    }
+  }
+  uint64_t differs = 0, copied = 0;
+  for (uint64_t i = 0; i < kGroup; ++i) {
+    const bool same = (other[i] & ~kCopied) == 0;
+    differs |= uint64_t{!same} << i;
+    copied |= same ? LoadBe<uint64_t>(own + 8 * i) & kCopied : 0;
+  }
+  if (tables[rep].active && copied != 0) return false;
+
+  const uint64_t breaks = CountBreaks(scan.cluster);
+  if (tables[rep].active) CountActiveGroup(scan, breaks);
+  if (differs == 0 && breaks == 0) {
+    claims_->ClaimDataRun64(scan.cluster[0], weight);
+  } else if (differs == 0) {
+    ClaimGroup(scan, weight);
+  } else {
+    for (uint64_t i = 0; i < kGroup; ++i) {
+      if ((differs >> i & 1) == 0) {
+        claims_->ClaimData(scan.cluster[i], weight);
+      } else {
+        WalkColumnIndex(tables, bytes, begin + i, true);
+      }
+    }
+  }
+  return true;
+}
+
 void TableWalker::WalkColumnIndex(std::span<const TableRef> tables, std::span<const Bytes> bytes,
-                                  uint64_t index) {
+                                  uint64_t index, bool counted) {
   distinct_.clear();
   for (size_t k = 0; k < tables.size(); ++k) {
     Entry entry = LoadEntry(g_, bytes[k], index);
@@ -203,8 +286,7 @@ void TableWalker::WalkColumnIndex(std::span<const TableRef> tables, std::span<co
   auto key = [](const Distinct& d) {
     return d.entry.compressed() ? d.entry.descriptor & ~kCopied : d.entry.host();
   };
-  std::stable_sort(distinct_.begin(), distinct_.end(),
-                   [&](const Distinct& a, const Distinct& b) { return key(a) < key(b); });
+  SortDistinct([&](const Distinct& a, const Distinct& b) { return key(a) < key(b); });
   for (size_t begin = 0, end; begin < distinct_.size(); begin = end) {
     uint64_t weight = 0;
     for (end = begin; end < distinct_.size() && key(distinct_[end]) == key(distinct_[begin]);
@@ -216,7 +298,7 @@ void TableWalker::WalkColumnIndex(std::span<const TableRef> tables, std::span<co
       const TableRef& table = tables[distinct_[d].first];
       JudgeEntry(image_, table, index, distinct_[d].entry, findings);
       if (!distinct_[d].active) continue;
-      CountActive(distinct_[d].entry, claim);
+      if (!counted) CountActive(distinct_[d].entry, claim);
       JudgeCopied(table, index, ClaimOf(image_, distinct_[d].entry), weight);
     }
     if (claim.kind == EntryClaim::Kind::kCluster) claims_->ClaimData(claim.first, weight);
@@ -244,8 +326,14 @@ void TableWalker::WalkColumn(std::span<const TableRef> tables, std::span<const B
     WalkSingle(plausible_tables[0], plausible_bytes[0]);
     return;
   }
-  for (uint64_t i = 0; i < g_.l2_entries; ++i) {
-    WalkColumnIndex(plausible_tables, plausible_bytes, i);
+  for (uint64_t i = 0; i < g_.l2_entries; i += kGroup) {
+    const uint64_t count = std::min(kGroup, g_.l2_entries - i);
+    if (fast_possible_ && count == kGroup && FastShared(plausible_tables, plausible_bytes, i)) {
+      continue;
+    }
+    for (uint64_t j = i; j < i + count; ++j) {
+      WalkColumnIndex(plausible_tables, plausible_bytes, j, false);
+    }
   }
 }
 

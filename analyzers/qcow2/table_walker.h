@@ -10,9 +10,12 @@
 
 namespace imgfsck::qcow2 {
 
+struct GroupScan;
+
 class TableWalker {
  public:
-  TableWalker(const Image& image, ClaimMap* claims);
+  // `groups` false: every entry on its own, for comparison.
+  TableWalker(const Image& image, ClaimMap* claims, bool groups = true);
 
   // What the current work item found; the caller takes it and sets the next.
   Findings* findings = nullptr;
@@ -33,8 +36,15 @@ class TableWalker {
   void CountActive(const Entry& entry, const EntryClaim& claim);
   void JudgeCopied(const TableRef& table, uint64_t index, const EntryClaim& claim, uint64_t weight);
   bool Prepare(const TableRef& table, Bytes bytes);
+  bool FastShared(std::span<const TableRef> tables, std::span<const Bytes> bytes, uint64_t begin);
+  void ClaimGroup(const GroupScan& scan, uint64_t weight);
+  void CountActiveGroup(const GroupScan& scan, uint64_t breaks);
+  // `counted`: the active layer's entry has been counted already.
   void WalkColumnIndex(std::span<const TableRef> tables, std::span<const Bytes> bytes,
-                       uint64_t index);
+                       uint64_t index, bool counted);
+
+  template <class Less>
+  void SortDistinct(Less less);
 
   const Image& image_;
   const Geometry& g_;
