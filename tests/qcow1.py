@@ -247,7 +247,8 @@ class Qcow1(ImageTest):
         self.assertEqual(imgfsck("--chain", path).code, 4)
         done = imgfsck("--repair", "--fix", "qcow-backing-missing", path)
         self.assertIn(done.code, (0, 1), done.out + done.err)
-        self.assertEqual(codes(check_json(path, "--chain")[1]), set())
+        # The bytes of the name are nobody's now.
+        self.assertLessEqual(codes(check_json(path, "--chain")[1]), {"qcow-waste"})
         self.qemu_raw(path, "plain")
 
     def test_wrong_and_missing_keys(self):
