@@ -2,6 +2,7 @@
 #include "tools/common/terminal.h"
 
 #include <fmt/format.h>
+#include <errno.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -70,11 +71,16 @@ const char* running_tool = "";
   _exit(kExitFailed);
 }
 
+// Before main(), where the libraries' own objects are made, memory may end already.
+[[gnu::constructor(101)]] void CatchOutOfMemory() {
+  running_tool = program_invocation_short_name;
+  std::set_new_handler(OutOfMemory);
+}
+
 }  // namespace
 
 int RunTool(const char* tool, int (*run)(int argc, char** argv), int argc, char** argv) {
   running_tool = tool;
-  std::set_new_handler(OutOfMemory);
   CatchStopSignals();
   return run(argc, argv);
 }
