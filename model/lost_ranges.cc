@@ -59,7 +59,7 @@ class Collector {
 
   void AddWhole(const std::string& layer, Effect effect) {
     for (const auto& [name, size] : sizes_) {
-      if (layer.empty() || layer == name) Put(name, MakeGuestRange(0, size), effect);
+      if (layer.empty() || layer == name) Put(name, MakeGuestRange(0, size), effect, true);
     }
   }
 
@@ -80,13 +80,13 @@ class Collector {
     AddWhole(std::string(kActiveLayer), effect);
   }
 
-  void Put(const std::string& layer, GuestRange guest, Effect effect) {
+  void Put(const std::string& layer, GuestRange guest, Effect effect, bool whole = false) {
     if (layer == kActiveLayer) {  // VM states lie behind a snapshot's disk
       const uint64_t size = sizes_.find(layer)->second;
       if (guest.offset.value >= size) return;
       guest.length = std::min(guest.length, size - guest.offset.value);
     }
-    if (guest.length > 0) pieces_.push_back({layer, guest, effect});
+    if (guest.length > 0) pieces_.push_back({layer, guest, effect, whole});
   }
 
   const ImageRows* rows_;

@@ -15,6 +15,7 @@ struct LostPiece {
   std::string layer;  // "active" or a snapshot's id
   GuestRange guest;
   Effect effect = Effect::kNone;
+  bool whole = false;  // a structure that the whole disk hangs on, not a range of its own
   friend bool operator==(const LostPiece&, const LostPiece&) = default;
 };
 

@@ -19,10 +19,12 @@ namespace {
 // Guest ranges of one layer that share an effect.
 using LostKind = std::pair<std::string, Effect>;
 
-std::map<LostKind, RangeSet> LostIn(const CheckReport& report) {
+// `whole`: with what a damaged structure does to a disk as a whole.
+std::map<LostKind, RangeSet> LostIn(const CheckReport& report, bool whole) {
   std::map<LostKind, RangeSet> lost;
   for (const LostPiece& piece :
        LostPieces(report.findings, report.rows.get(), report.virtual_size)) {
+    if (piece.whole && !whole) continue;
     lost[{piece.layer, piece.effect}].Add(piece.guest.offset.value, piece.guest.length);
   }
   return lost;
@@ -37,9 +39,9 @@ void AddStillLost(const Plan& plan, RepairSummary* summary) {
       changed[range.layer].Add(range.guest.offset.value, range.guest.length);
     }
   }
-  std::map<LostKind, RangeSet> rest = LostIn(plan.Final());
-  for (auto& [kind, ranges] : LostIn(plan.before)) {
-    // What could not be read before can be now, or is among what is left.
+  std::map<LostKind, RangeSet> rest = LostIn(plan.Final(), true);
+  for (auto& [kind, ranges] : LostIn(plan.before, false)) {
+    // What could not be read before can be now, or is among what is left; so is a disk as a whole.
     if (kind.second == Effect::kUnreadable) continue;
     RangeSet still = ranges.Without(changed[kind.first]);
     for (const auto& [begin, end] : still.Ranges()) rest[kind].Add(begin, end - begin);
