@@ -14,6 +14,7 @@
 #include "model/query.h"
 #include "model/sql_script.h"
 #include "repair/output.h"
+#include "report/block_bitmap.h"
 #include "report/dump.h"
 #include "report/hexdump.h"
 #include "report/map.h"
@@ -103,6 +104,11 @@ class Dump {
 
   Status Hex() {
     std::vector<StructurePiece> pieces = FindStructures(*rows_, options_.hex);
+    IMG_ASSIGN_OR_RETURN(auto bitmap, FindBlockBitmap(*rows_, options_.hex));
+    if (bitmap) {
+      IMG_ASSIGN_OR_RETURN(auto runs, FieldsOfBlockBitmap(image_.source(), *bitmap));
+      return WriteHexdump(image_.source(), *bitmap, runs, out_);
+    }
     if (pieces.empty()) {
       return Error{ErrorCode::kNotFound, fmt::format("no structure '{}' here", options_.hex), {}};
     }
