@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""VHDs and the programs of others: QEMU and we read what the other wrote, libvhdi reads our footers,
-images by Virtual PC and Hyper-V are clean and stay so, the faults of QEMU's driver of 2012 are found
-and mended, and imgdump explains it all."""
+"""VHDs and the programs of others: QEMU and we read what the other wrote, libvhdi reads our
+footers, images by Virtual PC and Hyper-V are clean and stay so, the faults of QEMU's driver of 2012
+are found and mended, and imgdump explains it all."""
 import bz2
 import json
 import os
@@ -227,6 +227,55 @@ class SeedDefects(PeerTest):
         self.assertNotEqual(after.entry(free), after.entry(used))
 
 
+class Children(PeerTest):
+    """Made and written by our driver: of a VHD, and of a raw disk, which no id can be recorded of."""
+
+    def test_made_written_grown(self):
+        content = random.Random("base").randbytes(4 * MB)
+        for kind in ("vpc", "raw"):
+            with self.subTest(parent=kind):
+                self.fresh_folder()
+                raw, base = self.folder / "base.raw", self.folder / "base.img"
+                raw.write_bytes(content)
+                run(BIN / "imgio", "convert", "-f", "raw", "-O", kind,
+                    *(["-o", "force_size=on"] if kind == "vpc" else []), raw, base, check=True)
+                self.family(base, self.folder / "child.vhd", kind, bytearray(content))
+
+    def family(self, base, child, kind, expected):
+        below = base.read_bytes()
+        run(BIN / "imgio", "create", "-f", "vpc", "-o", f"backing_file={base.name},backing_fmt="
+            + kind, child, check=True)
+        header = Vhd(child.read_bytes()).header
+        wanted = Vhd(below).footer.uuid if kind == "vpc" else bytes(16)
+        self.assertEqual(header.parent_id, wanted)
+        self.assertEqual(header.parent_time, int(base.stat().st_mtime) - 946684800)
+        self.assertEqual(self.ours(child, 4 * MB), expected)
+        for words in (("write", MB + 300, "--pattern", "7", "--length", "1000"),
+                      ("zero", 2 * MB + 100, "5000")):
+            run(BIN / "imgio", words[0], child, *words[1:], check=True)
+        expected[MB + 300:MB + 1300] = b"\7" * 1000
+        expected[2 * MB + 100:2 * MB + 5100] = bytes(5000)
+        self.assertTrue(self.ours(child, 4 * MB) == expected)
+        run(BIN / "imgio", "resize", child, "6M", check=True)
+        expected += bytes(2 * MB)
+        self.assertTrue(self.ours(child, 6 * MB) == expected)
+        run(BIN / "imgio", "discard", child, 3 * MB, MB, check=True)
+        after = self.ours(child, 6 * MB)
+        self.assertTrue(after[:3 * MB] == expected[:3 * MB])
+        self.assertTrue(after[4 * MB:] == expected[4 * MB:])
+        self.assertIn(after[3 * MB:4 * MB], (expected[3 * MB:4 * MB], bytes(MB)))
+        self.assert_clean(child, "--chain", "--deep")
+        self.assertEqual(base.read_bytes(), below, "the parent was written to")
+
+    def test_a_child_without_a_parent_is_not_made(self):
+        for backing in ("none.vhd,backing_fmt=vpc", "disk.qcow2,backing_fmt=qcow2"):
+            run("qemu-img", "create", "-q", "-f", "qcow2", self.folder / "disk.qcow2", "1M")
+            done = run(BIN / "imgio", "create", "-f", "vpc", "-o", f"backing_file={backing}",
+                       self.folder / "child.vhd", "1M")
+            self.assertIn(done.code, (8, 16))
+            self.assertFalse((self.folder / "child.vhd").exists())
+
+
 class Dump(PeerTest):
     def test_a_child_is_explained(self):
         chance = random.Random("dump")
@@ -236,8 +285,9 @@ class Dump(PeerTest):
         path.write_bytes(v.data)
         out = imgdump(path, check=True).out
         for text in ("differencing", "2015-11-05T00:53:20Z", "'win ': Hyper-V", "6.3",
-                     "W2ru (UTF-16LE)", "W2ku (UTF-16LE)", "MacX (UTF-8)", "b\u00e4se.vhd", "footer-copy", "footer\n",
-                     "header", "max_table_entries", "sectors are", "01010101-0101"):
+                     "W2ru (UTF-16LE)", "W2ku (UTF-16LE)", "MacX (UTF-8)", "b\u00e4se.vhd",
+                     "footer-copy", "footer\n", "header", "max_table_entries", "sectors are",
+                     "01010101-0101"):
             self.assertIn(text, out)
         document = json.loads(imgdump("--json", path, check=True).out)
         names = {field["name"] for field in document["fields"]}

@@ -85,12 +85,6 @@ void JudgeLocators(const Image& image, Findings* out) {
     }
   }
   JudgeNames(image, pointers, out);
-  if (IsNull(image.header.parent_id)) {
-    Finding f =
-        At(Problem::kVhdParentUuidNull, "header", image.header_offset + header_at::kParentId, 16,
-           "the parent is taken as a raw disk");
-    out->Add(std::move(f));
-  }
 }
 
 }  // namespace imgfsck::vhd

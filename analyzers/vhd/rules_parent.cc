@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows 75, 76 and 78 to 82: the parents of a differencing disk, up to the last. Without --chain
+// Rows 75 to 82: the parents of a differencing disk, up to the last. Without --chain
 // only one question is put to the file system: whether the first candidate exists.
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -43,6 +43,9 @@ class ParentWalk {
     }
     for (Finding& f : findings_) out_->Add(std::move(f));
   }
+
+  // The image itself stands on a raw disk, which has no id.
+  bool ParentIsRaw() const { return !chain_.empty() && chain_.front().image == nullptr; }
 
  private:
   struct Seen {
@@ -159,11 +162,18 @@ void LookOnce(const Image& image, const CheckOptions& options, Findings* out) {
 }  // namespace
 
 void JudgeParent(const Image& image, const CheckOptions& options, Findings* out) {
-  if (image.kind != Kind::kDifferencing || options.path.empty()) return;
-  if (options.chain) {
-    ParentWalk(image, options, out).Run();
-  } else {
+  if (image.kind != Kind::kDifferencing) return;
+  bool raw = false;
+  if (options.chain && !options.path.empty()) {
+    ParentWalk walk(image, options, out);
+    walk.Run();
+    raw = walk.ParentIsRaw();
+  } else if (!options.path.empty()) {
     LookOnce(image, options, out);
+  }
+  if (IsNull(image.header.parent_id) && !raw) {
+    out->Add(At(Problem::kVhdParentUuidNull, "header", image.header_offset + header_at::kParentId,
+                16, "the parent is taken as a raw disk"));
   }
 }
 

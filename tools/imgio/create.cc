@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // imgio create. A backing file is looked at for its size and format, unless -u says not to.
+#include "formats/vhd/create.h"
+
 #include <fmt/format.h>
 
 #include "base/text.h"
+#include "chain/gate.h"
 #include "tools/imgio/commands.h"
 
 namespace imgfsck {
@@ -34,6 +37,18 @@ Status LookAtBacking(const ImgioOptions& options, const Format& format, CreateOp
   return Ok();
 }
 
+// A child of a VHD records its parent's id, and when the parent was last written.
+Status NoteParentOfVhd(const ImgioOptions& options, CreateOptions* set) {
+  auto format = set->find("backing_fmt");
+  bool can_be = format == set->end() || format->second == "vpc" || format->second == "raw";
+  if (options.unsafe || !can_be || set->contains("parent_uuid")) return Ok();
+  IMG_ASSIGN_OR_RETURN(std::string path,
+                       ResolveBackingName(options.words[0], set->at("backing_file")));
+  IMG_ASSIGN_OR_RETURN(auto parent, OpenNamed(path));
+  IMG_ASSIGN_OR_RETURN(FileIdentity identity, parent->Identity());
+  return vhd::DescribeParent(*parent, identity.mtime_ns / 1'000'000'000, set);
+}
+
 }  // namespace
 
 Result<int> CreateCommand(const ImgioOptions& options) {
@@ -56,6 +71,9 @@ Result<int> CreateCommand(const ImgioOptions& options) {
     IMG_RETURN_IF_ERROR(LookAtBacking(options, *format, &set, &size, has_size));
   } else if (!has_size) {
     return Error{ErrorCode::kInvalid, "a new image needs a size", {}};
+  }
+  if (format->name == "vpc" && set.contains("backing_file")) {
+    IMG_RETURN_IF_ERROR(NoteParentOfVhd(options, &set));
   }
   const std::string& path = options.words[0];
   IMG_ASSIGN_OR_RETURN(auto file, NewFile::Create(path, options.force));
