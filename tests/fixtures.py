@@ -28,12 +28,8 @@ PASSES = {"qcow2": "qcow2", "qcow": "qcow1", "cow": "cow", "vhd": "vhd"}  # fold
 PASS = re.compile(r'Pass k\w+Pass\{\s*"[a-z-]+",\s*\d+,\s*"([^"]+)"')
 
 # Problems that no test raises, and why.
-PARENTS = "the tests of VHD chains and of the azure profile are to come"
 NEVER_RAISED = {
     "image-repair-interrupted": "a check of such an image answers 8 and says what to do",
-    **dict.fromkeys(("vhd-azure-geometry", "vhd-azure-not-fixed", "vhd-azure-size",
-                     "vhd-parent-chain-cycle", "vhd-parent-newer-than-child", "vhd-parent-size",
-                     "vhd-parent-timestamp", "vhd-parent-uuid-mismatch"), PARENTS),
 }
 
 

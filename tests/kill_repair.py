@@ -9,7 +9,7 @@ import re
 from imglib.programs import BIN, LONG, SANITIZED, check_json, digest, imgfsck, run
 from imglib.testing import ImageTest, main
 
-DAMAGES = ("refcount-block-zeroed-16", "snap-extra-none")
+DAMAGES = ("refcount-block-zeroed-16", "snap-extra-none", "l2-data-crosslink")
 WRITES = ("pwrite64", "pwritev", "pwritev2", "write", "fsync", "fdatasync", "ftruncate", "fallocate",
           "rename", "renameat", "renameat2", "unlink", "unlinkat", "link", "linkat",
           "copy_file_range", "sync_file_range", "sendfile", "msync")

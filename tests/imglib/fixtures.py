@@ -10,9 +10,9 @@ from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 
 import imgdamage  # noqa: F401  registers the recipes
-from imglib import patient
+from imglib import fixtures_qcow1, fixtures_vhd, patient
 from imglib.incidents import INCIDENTS, strike
-from imglib.make import make
+from imglib.make import Recipe, make
 from imglib.patient import Patient
 from imglib.programs import copy
 from imglib.qcow2 import EXT_DATA_FILE
@@ -94,10 +94,43 @@ def incident_fixtures(bases):
         yield Fixture("incidents", name, Bases.FILE, told.base, build, told.options, ())
 
 
+def write_map(path, size, bad):
+    """What ddrescue says of a copy of which the sector at `bad` could not be read."""
+    path.write_text(f"# Mapfile. Created by GNU ddrescue version 1.27\n0x00 ? 1\n"
+                    f"0x00 0x{bad:X} +\n0x{bad:X} 0x200 -\n"
+                    f"0x{bad + 512:X} 0x{size - bad - 512:X} +\n")
+
+
+UNREADABLE = {
+    "unreadable-mapping": lambda image: image.used_l1()[1][1],
+    "unreadable-counts": lambda image: image.refcount_table()[0],
+    "unreadable-data": lambda image: image.host(image.slot()),
+}
+
+
+def unreadable_fixtures(bases):
+    for name, where in UNREADABLE.items():
+        def build(folder, where=where):
+            bases.copy(Recipe(), folder)
+            with contextlib.closing(Patient(folder / Bases.FILE)) as image:
+                write_map(folder / "bad.map", image.file_size, where(image))
+        yield Fixture("qcow2", name, Bases.FILE, Recipe(), build, ("--bad-map", "bad.map"), ())
+
+
+def others():
+    for name, (options, build) in fixtures_vhd.FIXTURES.items():
+        yield Fixture("vhd", name, fixtures_vhd.FILE, None, build, options, ())
+    for name, (options, _, _) in fixtures_qcow1.FIXTURES.items():
+        def make_qcow(folder, name=name):
+            fixtures_qcow1.build(folder, name)
+        yield Fixture("qcow", name, fixtures_qcow1.FILE, None, make_qcow, options, ())
+
+
 def all_fixtures(bases):
     """"format/name" -> Fixture."""
     fixtures = {}
-    for fixture in [*qcow2_fixtures(bases), *incident_fixtures(bases)]:
+    for fixture in [*qcow2_fixtures(bases), *incident_fixtures(bases),
+                    *unreadable_fixtures(bases), *others()]:
         key = f"{fixture.format}/{fixture.name}"
         assert key not in fixtures, key
         fixtures[key] = fixture
