@@ -65,7 +65,7 @@ class CowDamage(DamageTrial):
                                    other_view=self.by_uml if all_bits else None)
                 mended += codes.count(1)
         if not SEED:  # repairs that refuse everything would pass as well
-            self.assertGreater(mended, IMAGES // 3)
+            self.assertGreater(mended, IMAGES // 6)
 
 
 SEED = int(sys.argv.pop()) if len(sys.argv) == 2 and sys.argv[1].isdigit() else None
