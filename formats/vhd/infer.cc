@@ -181,6 +181,7 @@ Inferred InferTableOffset(const Image& image) {
 }
 
 bool BlocksLieApart(const Image& image, uint64_t table_offset, uint64_t block_size) {
+  if (block_size < kSectorSize) return false;
   Fit fit = FitOf(image, BlockStarts(image, table_offset), block_size);
   return fit.conflicts <= std::max<uint64_t>(1, fit.pairs / 4);
 }
