@@ -7,7 +7,7 @@ import subprocess
 import time
 
 from imglib.make import Recipe
-from imglib.programs import BIN, digest, folder_state, imgfsck, run
+from imglib.programs import BIN, LONG, SANITIZED, digest, folder_state, imgfsck, run
 from imglib.testing import ImageTest, main
 
 
@@ -102,6 +102,31 @@ class Locked(ImageTest):
         self.assertEqual(repair.returncode, 1)
         self.assertGreater(refused, 0)
         self.assertEqual(imgfsck(path).code, 0)
+
+    def test_two_repairs_at_once(self):
+        rounds = 100 if LONG else 4 if SANITIZED else 10
+        for number in range(rounds):
+            path, _ = self.damaged("refcount-block-zeroed-16")
+            old = digest(path)
+            both = [subprocess.Popen([str(BIN / "imgfsck"), "--repair", str(path)], text=True,
+                                     stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                    for _ in range(2)]
+            time.sleep(number * 0.001)
+            # A check meanwhile changes nothing and calls nothing half done clean.
+            during = imgfsck(path)
+            said = [process.communicate(timeout=120) for process in both]
+            codes = sorted(process.returncode for process in both)
+            with self.subTest(number=number, codes=codes, said=said):
+                self.assertIn(1, codes)
+                # The other one came late, or was refused; never does it call the image beyond help.
+                self.assertIn(sum(codes) - 1, (0, 8))
+                self.assertIn(during.code, (0, 4, 8), during.out + during.err)
+                self.assertEqual(imgfsck(path).code, 0)
+                undo = path.with_name(path.name + ".imgfsck-undo")
+                self.assertEqual({file.name for file in self.folder.iterdir()},
+                                 {path.name, undo.name})
+                self.assertEqual(imgfsck("--rollback", undo, path).code, 0)
+                self.assertEqual(digest(path), old)
 
 
 if __name__ == "__main__":

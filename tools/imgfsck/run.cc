@@ -137,6 +137,12 @@ class Runner {
                     : LoadPlanFile(options_.apply, image_.source(), *image_.format,
                                    KitFor(*image_.format, settings.check));
     if (!plan) return Error(std::move(plan).error());
+    if (ChangedSince(image_)) {  // a mixture of two states was examined: perhaps nobody's damage
+      return Error{ErrorCode::kConflict,
+                   "the image changed while its repair was worked out; nothing was written, run "
+                   "imgfsck again",
+                   {}};
+    }
     plan_ = std::move(*plan);
     result_.before = ResultOf(plan_->before);
     if (!plan_->Empty()) result_.after = ResultOf(plan_->after);
