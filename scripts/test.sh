@@ -13,11 +13,12 @@ usage() {
 }
 
 long=OFF
+precompile=ON
 tidy=no
 ctest_options=()
 for option in "$@"; do
   case "$option" in
-    --long) long=ON; tidy=yes ;;
+    --long) long=ON; tidy=yes; precompile=OFF ;;
     --tidy) tidy=yes ;;
     -h|--help) usage; exit 0 ;;
     *) ctest_options+=("$option") ;;
@@ -27,10 +28,11 @@ done
 scripts/setup.sh --tests
 jobs=$(nproc)
 # What was compiled in one clone serves the next.
-export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
+export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1 CCACHE_SLOPPINESS=pch_defines,time_macros
 for preset in release asan; do
   cmake --preset "$preset" -DCMAKE_CXX_COMPILER_LAUNCHER=ccache \
-        -DIMGFSCK_TESTS=ON -DIMGFSCK_LONG_TESTS=$long >/dev/null
+        -DIMGFSCK_TESTS=ON -DIMGFSCK_LONG_TESTS=$long \
+        -DIMGFSCK_PRECOMPILE=$precompile >/dev/null
   cmake --build --preset "$preset" -j "$jobs"
 done
 
