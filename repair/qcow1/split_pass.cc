@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "base/interrupt.h"
 #include "base/text.h"
@@ -65,8 +66,10 @@ class Split {
     for (size_t i = conflicts.size(); i-- > 0;) {
       next_table[i] = conflicts[i].metadata() ? conflicts[i].begin : next_table[i + 1];
     }
+    FindTornTables();
     for (size_t i = 0; i < conflicts.size(); ++i) {
       const Claim& claim = conflicts[i];
+      if (!claim.metadata() && torn_.contains(SlotOf(claim).value)) continue;
       if (claim.metadata()) {
         table_end = std::max(table_end, claim.end);
         continue;
@@ -91,6 +94,22 @@ class Split {
   const Image& image() const { return editor_.image(); }
   const Geometry& g() const { return image().geometry; }
   uint64_t Need() const { return need_; }
+
+  // Tables over another structure of the image: what reads as their entries is that structure's, and
+  // to write one would destroy it. Two L1 entries on one whole table are no such case.
+  void FindTornTables() {
+    const Claim* last = nullptr;  // of the metadata so far, the one that ends last
+    for (const Claim& claim : editor_.state().conflicts) {
+      if (!claim.metadata()) continue;
+      bool same = last != nullptr && claim.begin == last->begin && claim.kind == last->kind;
+      if (last != nullptr && claim.begin < last->end && !same) {
+        for (const Claim* torn : {last, &claim}) {
+          if (torn->kind == ClaimKind::kL2) torn_.insert(torn->begin);
+        }
+      }
+      if (last == nullptr || claim.end > last->end) last = &claim;
+    }
+  }
 
   const L1Slot& SlotOf(const Claim& claim) const {
     uint64_t index = claim.guest / g().span;
@@ -161,6 +180,7 @@ class Split {
 
   Editor editor_;
   std::vector<Claim> movers_;
+  std::set<uint64_t> torn_;  // L2 tables, by host offset
   std::vector<size_t> shared_;
   std::vector<std::pair<uint64_t, uint64_t>> new_tables_;
   uint64_t need_ = 0;

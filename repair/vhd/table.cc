@@ -21,6 +21,17 @@ bool Wanted(const CheckReport& report, const RepairOptions& options) {
 
 uint64_t TableBytes(uint64_t entries) { return AlignUp(entries * 4, kSectorSize); }
 
+// A table that is small beside the file, or that any disk of the format could need. Sizes that lie
+// must not make the file grow to what they claim.
+bool MayAdd(const Image& image, uint64_t bytes, PassOutcome* outcome) {
+  constexpr uint64_t kAlways = uint64_t{64} << 20;  // 16 times the table of 2040 GiB in 2 MiB blocks
+  if (bytes <= std::max(kAlways, image.file_size)) return true;
+  outcome->notes.push_back(fmt::format(
+      "the block table was not enlarged by {} bytes: the sizes that ask for it are not believable",
+      bytes));
+  return false;
+}
+
 struct Room {
   uint64_t needed_end = 0;  // of table and batmap
   uint64_t end = 0;         // of what they may take
@@ -86,6 +97,7 @@ Status CompleteTable(Editor* editor, PassOutcome* outcome) {
   const Image& image = editor->image();
   uint64_t have = image.bat_offset + image.bat_stored * 4;
   uint64_t end = image.bat_offset + image.BatBytes();
+  if (!MayAdd(image, end - have, outcome)) return Ok();
   IMG_RETURN_IF_ERROR(editor->Fill(have, end - have, 0xFF));
   if (image.trailing.state != SlotState::kAbsent || editor->FooterTrusted()) {
     IMG_RETURN_IF_ERROR(editor->EndFileWith(image.footer, end));
@@ -130,6 +142,7 @@ Status GrowTable(Editor* editor, uint64_t entries, DynHeader* header, PassOutcom
     outcome->notes.push_back("the block table cannot grow where it is");
     return Ok();
   }
+  if (!MayAdd(image, TableBytes(entries), outcome)) return Ok();
   uint64_t extra = 0;
   if (image.batmap) {
     extra = kBatmapHeaderSize +
