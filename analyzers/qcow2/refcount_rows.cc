@@ -39,6 +39,11 @@ class RefcountCursor : public RowCursor<RefcountRow> {
     uint64_t index = next_ / g.block_entries;
     uint64_t stop = std::min(end_, (index + 1) * g.block_entries);
     uint64_t offset = BlockOffset(*image_, index);
+    if (offset == 0 && next_ >= claims_->clusters()) {  // most of a table, often
+      Flush(batch);
+      next_ = stop;
+      return;
+    }
     if (offset != 0) {
       block_.resize(g.cluster_size);
       std::vector<HostRange> bad;
