@@ -44,17 +44,6 @@ int Authorize(void*, int action, const char* first, const char* second, const ch
   }
 }
 
-class ReadOnlyScope {
- public:
-  explicit ReadOnlyScope(sqlite3* db) : db_(db) { sqlite3_set_authorizer(db, Authorize, nullptr); }
-  ~ReadOnlyScope() { sqlite3_set_authorizer(db_, nullptr, nullptr); }
-  ReadOnlyScope(const ReadOnlyScope&) = delete;
-  ReadOnlyScope& operator=(const ReadOnlyScope&) = delete;
-
- private:
-  sqlite3* db_;
-};
-
 // The value as text that is safe to show.
 std::string Shown(const Statement& row, int column) {
   switch (row.TypeOf(column)) {
@@ -259,6 +248,11 @@ Status Print(Statement& statement, QueryMode mode, TextWriter& out) {
 }
 
 }  // namespace
+
+ReadOnlyScope::ReadOnlyScope(sqlite3* db) : db_(db) {
+  sqlite3_set_authorizer(db, Authorize, nullptr);
+}
+ReadOnlyScope::~ReadOnlyScope() { sqlite3_set_authorizer(db_, nullptr, nullptr); }
 
 std::optional<QueryMode> ParseQueryMode(std::string_view text) {
   if (text == "table") return QueryMode::kTable;

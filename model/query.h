@@ -14,6 +14,18 @@ namespace imgfsck {
 enum class QueryMode { kTable, kCsv, kJson, kJsonl };
 std::optional<QueryMode> ParseQueryMode(std::string_view text);  // "table" …
 
+// While it lives, SQL on `db` can read and nothing else.
+class ReadOnlyScope {
+ public:
+  explicit ReadOnlyScope(sqlite3* db);
+  ~ReadOnlyScope();
+  ReadOnlyScope(const ReadOnlyScope&) = delete;
+  ReadOnlyScope& operator=(const ReadOnlyScope&) = delete;
+
+ private:
+  sqlite3* db_;
+};
+
 // All statements of `sql`, one after the other. Values reach a terminal only made harmless.
 Status RunQuery(LiveModel& model, std::string_view sql, QueryMode mode, TextWriter& out);
 // The same on any connection, a database file's for instance.

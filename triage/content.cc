@@ -202,14 +202,18 @@ std::vector<ContentMatch> RecognizeDisk(const ByteSource& source) {
   });
 }
 
-const char* RecognizePiece(Bytes piece) {
+std::optional<ContentMatch> RecognizePiece(Bytes piece) {
+  auto match = [](const Signature& signature) {
+    return ContentMatch{signature.name, signature.kind, signature.offset, signature.magic.size()};
+  };
   for (const Signature& signature : kPieceSignatures) {
-    if (Matches(piece, signature)) return signature.name;
+    if (Matches(piece, signature)) return match(signature);
   }
   for (const Signature& signature : kDiskSignatures) {
-    if (Matches(piece, signature) && MakesSense(signature, piece)) return signature.name;
+    if (Matches(piece, signature) && MakesSense(signature, piece)) return match(signature);
   }
-  return IsMbr(piece) ? "mbr" : nullptr;
+  if (IsMbr(piece)) return ContentMatch{"mbr", kTable, 446, 66};
+  return std::nullopt;
 }
 
 }  // namespace imgfsck

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -35,7 +36,7 @@ using ContentReader = std::function<void(uint64_t offset, MutableBytes buffer)>;
 std::vector<ContentMatch> RecognizeDisk(uint64_t size, const ContentReader& read);
 std::vector<ContentMatch> RecognizeDisk(const ByteSource& source);
 
-// A piece of a disk (a cluster, a sector) by what it begins with. Null: nothing known.
-const char* RecognizePiece(Bytes piece);
+// A piece of a disk (a cluster, a sector) by what it begins with. Nothing: nothing known.
+std::optional<ContentMatch> RecognizePiece(Bytes piece);
 
 }  // namespace imgfsck

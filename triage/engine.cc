@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "triage/engine.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "triage/facts_io.h"
@@ -70,7 +72,16 @@ class Engine {
         Pool("examining", files.size(), [&](size_t i) { return files[i].file.stored; });
     return RunWorkers(
         files.size(), pool,
-        [&](size_t i, Sender& sender) { Examine(files[i].file, examine, sender); },
+        [&](size_t i, Sender& sender) {
+          if (!settings_.orphan_folder.empty()) {
+            examine.orphans = OrphanPath(settings_.orphan_folder, i);
+          }
+          if (!settings_.model_folder.empty()) {
+            examine.model = ModelPath(settings_.model_folder, i);
+            examine.image_id = static_cast<int64_t>(i) + 1;
+          }
+          Examine(files[i].file, examine, sender);
+        },
         [&](size_t i, WorkerOutcome outcome) { files[i].facts = FactsOf(outcome); });
   }
 
@@ -162,6 +173,14 @@ class Engine {
 };
 
 }  // namespace
+
+std::string OrphanPath(const std::string& folder, size_t index) {
+  return fmt::format("{}/{:06}", folder, index + 1);
+}
+
+std::string ModelPath(const std::string& folder, size_t index) {
+  return folder + "/" + std::to_string(index) + ".db";
+}
 
 Result<TriageResult> RunTriage(const TriageSettings& settings) { return Engine(settings).Run(); }
 

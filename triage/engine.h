@@ -21,10 +21,17 @@ struct TriageSettings {
   WorkerLimits limits;
   bool limit_time = false;  // limits.seconds is what it is; else it grows with the file
   ExamineOptions examine;
-  bool content = false;  // also hash the disks, with examine.hash's algorithms
+  std::string orphan_folder;  // where copies of unclaimed bytes go, a folder a file; empty: nowhere
+  std::string model_folder;   // where workers put databases of their images; empty: none
+  bool content = false;       // also hash the disks, with examine.hash's algorithms
   bool verify_untouched = false;
   std::function<void(std::string_view phase, uint64_t done, uint64_t total)> progress;
 };
+
+// The folder of file `index` in the folder of copies.
+std::string OrphanPath(const std::string& folder, size_t index);
+// The database of file `index` in that folder.
+std::string ModelPath(const std::string& folder, size_t index);
 
 // Fails when a signal asked to stop, or no process can be made.
 Result<TriageResult> RunTriage(const TriageSettings& settings);

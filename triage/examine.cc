@@ -4,17 +4,34 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "analyzers/check.h"
 #include "base/interrupt.h"
+#include "model/database_file.h"
+#include "triage/entropy.h"
 #include "triage/facts_io.h"
 #include "triage/identify.h"
 #include "triage/policy/policy.h"
+#include "triage/remnants.h"
 
 namespace imgfsck {
 namespace {
 
-enum class Part : uint32_t { kStage, kIdentity, kReasons, kHash, kCheck, kEnd };
+enum class Part : uint32_t {
+  kStage,
+  kIdentity,
+  kReasons,
+  kHash,
+  kCheck,
+  kFilePicture,
+  kDiskPicture,
+  kRemnants,
+  kEntropy,
+  kRules,
+  kModel,
+  kEnd,
+};
 
 class Examination {
  public:
@@ -35,6 +52,7 @@ class Examination {
       Check();
       Send(Part::kCheck, facts_.check);
     }
+    if (report_) LookInside();
     Stage("conclude");
     Conclude();
     if (!StopRequested()) sender_.Send(static_cast<uint32_t>(Part::kEnd), "");
@@ -79,6 +97,7 @@ class Examination {
   void Conclude() {
     if (!subject_.file) return;
     const IdentityFacts& id = facts_.identity;
+    ReportRemnants();
     for (Reason& reason : ReasonsOfFindings(facts_.check, *subject_.file)) {
       facts_.reasons.push_back(std::move(reason));
     }
@@ -89,36 +108,105 @@ class Examination {
     Send(Part::kReasons, facts_.reasons);
   }
 
+  // What needs a checked image. Each part is worth having without the others.
+  void LookInside() {
+    const ByteSource& file = *subject_.file;
+    const ImageRows& rows = *subject_.rows;
+    if (options_.pictures) {
+      Stage("pictures");
+      Keep(PictureOfFile(file, rows, report_->findings), Part::kFilePicture, &facts_.file_picture);
+      Keep(PictureOfDisk(rows, report_->findings), Part::kDiskPicture, &facts_.disk_picture);
+    }
+    Stage("unclaimed bytes");
+    RemnantOptions remnants;
+    remnants.folder = options_.orphans;
+    const bool raw = subject_.format->name == "raw";  // all of it is the disk
+    if (!raw) Keep(FindRemnants(file, rows, *report_, remnants), Part::kRemnants, &facts_.remnants);
+    if (options_.entropy) {
+      Stage("entropy");
+      Keep(ProfileEntropy(file, &rows), Part::kEntropy, &facts_.entropy);
+    }
+    if (!options_.rules.empty()) {
+      Stage("rules");
+      facts_.rules = RunRules(options_.rules, Model());
+      Send(Part::kRules, facts_.rules);
+    }
+    if (!options_.model.empty()) {
+      Stage("model");
+      WriteModel();
+    }
+  }
+
+  template <class T>
+  void Keep(Result<T> found, Part part, T* into) {
+    if (!found) {
+      if (found.error().code != ErrorCode::kInterrupted) {
+        Add(ReasonCode::kWorkerFailed, found.error().message);
+      }
+      return;
+    }
+    *into = std::move(*found);
+    Send(part, *into);
+  }
+
+  // One reason for each place that bytes come from: how many, and the first of them.
+  void ReportRemnants() {
+    for (size_t origin = 0; origin < facts_.remnants.bytes_by_origin.size(); ++origin) {
+      const uint64_t bytes = facts_.remnants.bytes_by_origin[origin];
+      const auto first = std::ranges::find(facts_.remnants.remnants,
+                                           static_cast<RemnantOrigin>(origin), &Remnant::origin);
+      if (bytes == 0 || first == facts_.remnants.remnants.end()) continue;
+      ByteVector shown(std::min<uint64_t>(first->length, kReasonBytes));
+      if (!ReadPadded(*subject_.file, first->host_offset, shown)) shown.clear();
+      facts_.reasons.push_back(
+          {ReasonCode::kRemnant, first->host_offset, first->length, std::move(shown),
+           fmt::format("{}: {} bytes, the first seem to be {}{}", ToText(first->origin), bytes,
+                       ToText(first->kind), first->what.empty() ? "" : " (" + first->what + ")")});
+    }
+  }
+
+  ModelSource Model() {
+    const auto sha256 = facts_.container.digests.find("sha256");
+    ModelSource source;
+    source.rows = subject_.rows.get();
+    source.findings = [this]() -> Result<const Findings*> { return &report_->findings; };
+    source.refcounts =
+        [this](const RowQuery& query) -> Result<std::unique_ptr<RowCursor<RefcountRow>>> {
+      return report_->refcounts ? report_->refcounts(query) : nullptr;
+    };
+    source.image_id = options_.image_id;
+    if (sha256 != facts_.container.digests.end()) source.sha256 = sha256->second;
+    return source;
+  }
+
   void Check() {
     CheckOptions check;  // without a path: nothing beside the image is looked at
     check.deep = options_.deep;
     check.threads = options_.threads;
     check.max_findings = options_.max_findings;
-    auto report = CheckImage(*subject_.file, *subject_.format, check);
+    auto checked = CheckImage(*subject_.file, *subject_.format, check);
     CheckFacts& facts = facts_.check;
-    if (!report) {
-      facts.trouble = report.error().message;
+    if (!checked) {
+      facts.trouble = checked.error().message;
       return;
     }
-    facts.done = true;
-    for (const auto& [problem, total] : report->findings.totals()) {
-      facts.totals.push_back({std::string(InfoOf(problem).code), total.findings, total.units});
+    report_ = std::move(*checked);
+    facts = FactsOfCheck(*report_);
+  }
+
+  // A database that cannot be written costs nothing but itself; its absence is noticed.
+  void WriteModel() {
+    if (auto written = WriteDatabaseFile(options_.model, Model()); !written) {
+      facts_.model_trouble = written.error().message;
     }
-    for (size_t s = 0; s < 4; ++s) {
-      facts.findings_by_severity[s] = report->findings.FindingsOf(static_cast<Severity>(s));
-      facts.units_by_severity[s] = report->findings.Units(static_cast<Severity>(s));
-    }
-    facts.findings = std::move(report->findings.kept());
-    facts.check_errors = report->counts.check_errors;
-    facts.image_end_offset = report->counts.image_end_offset;
-    facts.total_clusters = report->counts.total_clusters;
-    facts.allocated_clusters = report->counts.allocated_clusters;
+    Send(Part::kModel, facts_.model_trouble);
   }
 
   const FoundFile& found_;
   const ExamineOptions& options_;
   Sender& sender_;
   Subject subject_;
+  std::optional<CheckReport> report_;
   ImageFacts facts_;
 };
 
@@ -142,6 +230,18 @@ bool Take(const Message& message, ImageFacts* facts) {
       return Unpack(message, &facts->container);
     case Part::kCheck:
       return Unpack(message, &facts->check);
+    case Part::kFilePicture:
+      return Unpack(message, &facts->file_picture);
+    case Part::kDiskPicture:
+      return Unpack(message, &facts->disk_picture);
+    case Part::kRemnants:
+      return Unpack(message, &facts->remnants);
+    case Part::kEntropy:
+      return Unpack(message, &facts->entropy);
+    case Part::kRules:
+      return Unpack(message, &facts->rules);
+    case Part::kModel:
+      return Unpack(message, &facts->model_trouble);
     case Part::kEnd:
       facts->complete = true;
       return true;
@@ -168,6 +268,24 @@ ReasonCode ReasonOf(WorkerEnd end) {
 
 void Examine(const FoundFile& file, const ExamineOptions& options, Sender& sender) {
   Examination(file, options, sender).Run();
+}
+
+CheckFacts FactsOfCheck(const CheckReport& report) {
+  CheckFacts facts;
+  facts.done = true;
+  for (const auto& [problem, total] : report.findings.totals()) {
+    facts.totals.push_back({std::string(InfoOf(problem).code), total.findings, total.units});
+  }
+  for (size_t s = 0; s < 4; ++s) {
+    facts.findings_by_severity[s] = report.findings.FindingsOf(static_cast<Severity>(s));
+    facts.units_by_severity[s] = report.findings.Units(static_cast<Severity>(s));
+  }
+  facts.findings = report.findings.kept();
+  facts.check_errors = report.counts.check_errors;
+  facts.image_end_offset = report.counts.image_end_offset;
+  facts.total_clusters = report.counts.total_clusters;
+  facts.allocated_clusters = report.counts.allocated_clusters;
+  return facts;
 }
 
 ImageFacts FactsOf(const WorkerOutcome& outcome) {

@@ -14,6 +14,7 @@
 #include "model/rows.h"
 #include "triage/content.h"
 #include "triage/hashing.h"
+#include "triage/picture.h"
 #include "triage/reasons.h"
 
 namespace imgfsck {
@@ -35,6 +36,7 @@ struct IdentityFacts {
   uint64_t file_size = 0, stored = 0, virtual_size = 0, cluster_size = 0;
   bool in_use = false;                  // a running program writes to it
   std::string id, parent_id;            // of formats that have such; hex
+  std::optional<int64_t> created;       // Unix time
   std::optional<int64_t> parent_mtime;  // Unix time that the image recorded of what it builds on
   std::vector<Signature> signatures;    // of the file
   std::vector<Signature> guest_signatures;  // of the disk in it
@@ -66,13 +68,86 @@ struct CheckFacts {
   }
 };
 
+// Where unclaimed bytes were found.
+enum class RemnantOrigin : uint8_t {
+  kLeaked,       // counted as used, and nobody claims them
+  kFree,         // between what is claimed
+  kSlack,        // behind a structure, in the unit that it ends in
+  kHeaderSlack,  // in the header's cluster, behind all that it holds
+  kTrailing,     // behind everything
+  kEnd,
+};
+std::string_view ToText(RemnantOrigin origin);
+
+// What they seem to be.
+enum class RemnantClass : uint8_t {
+  kData,
+  kText,
+  kCompressed,
+  kRandom,       // encrypted, or random
+  kFileSystem,   // begins as a file system, partition table or image does
+  kKnownHeader,  // begins as a file of a known kind does
+  kTable,        // a table of the image's own, no longer in use
+  kEnd,
+};
+std::string_view ToText(RemnantClass kind);
+
+struct Remnant {
+  uint64_t host_offset = 0, length = 0;
+  RemnantOrigin origin{};
+  RemnantClass kind{};
+  std::string what;                      // "l2 table", "SQLite database" …
+  double entropy = 0;                    // bits a byte
+  std::optional<uint64_t> guest_offset;  // where it belonged, when that is known
+  std::string file, sha256;              // of the copy that was written, if one was
+};
+
+struct RemnantFacts {
+  bool done = false;
+  std::vector<Remnant> remnants;  // ascending
+  uint64_t count = 0;             // the true number
+  uint64_t bytes = 0;             // that are not zero, by units
+  uint64_t zero_bytes = 0, unreadable_bytes = 0;
+  std::array<uint64_t, static_cast<size_t>(RemnantOrigin::kEnd)> bytes_by_origin{};
+  std::array<uint64_t, static_cast<size_t>(RemnantClass::kEnd)> bytes_by_kind{};
+};
+
+struct EntropyFacts {
+  bool done = false;
+  uint64_t block = 0;                                          // bytes told apart
+  uint64_t zero_bytes = 0, plain_bytes = 0, random_bytes = 0;  // of the file
+  uint64_t head = 0, tail = 0;         // bytes that look encrypted, from either end
+  uint64_t plan_on = 0, plan_off = 0;  // bytes that do and do not, again and again
+  uint64_t plan_begin = 0, plan_end = 0, plan_repeats = 0;
+  uint64_t disk_plain_bytes = 0, disk_random_bytes = 0;
+  std::vector<GuestRange> disk_plain;  // what is left of the disk
+  uint64_t disk_plain_more = 0;        // ranges not listed
+};
+
+// A row that a user's rule yielded.
+struct RuleHit {
+  std::string severity, message;
+  std::optional<uint64_t> offset, length;  // in the file
+};
+struct RuleFacts {
+  std::string rule;
+  std::string trouble;  // why it did not run to its end
+  std::vector<RuleHit> hits;
+  bool more = false;  // there are further ones
+};
+
 struct ImageFacts {
   IdentityFacts identity;
   std::vector<Reason> reasons;
   HashFacts container, content;  // of the file's bytes; of the disk's, as its guest reads them
   CheckFacts check;
-  std::string stage;      // the last one that began
-  bool complete = false;  // all stages came to their end
+  Picture file_picture, disk_picture;
+  RemnantFacts remnants;
+  EntropyFacts entropy;
+  std::vector<RuleFacts> rules;
+  std::string model_trouble;  // why its model is not in the database
+  std::string stage;          // the last one that began
+  bool complete = false;      // all stages came to their end
 };
 
 }  // namespace imgfsck

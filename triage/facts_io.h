@@ -82,12 +82,47 @@ template <class A>
 void Fields(A& a, IdentityFacts& v) {
   a.Choice(v.kind, FileKind::kImage);
   a(v.trouble, v.format, v.version, v.examined, v.file_size, v.stored, v.virtual_size,
-    v.cluster_size, v.in_use, v.id, v.parent_id, v.parent_mtime, v.signatures, v.guest_signatures,
-    v.links, v.snapshots, v.bitmaps);
+    v.cluster_size, v.in_use, v.id, v.parent_id, v.created, v.parent_mtime, v.signatures,
+    v.guest_signatures, v.links, v.snapshots, v.bitmaps);
 }
 template <class A>
 void Fields(A& a, HashFacts& v) {
   a(v.done, v.trouble, v.bytes, v.digests, v.pieces, v.unreadable);
+}
+template <class A>
+void Fields(A& a, Picture& v) {
+  a(v.size, v.cell, v.cells, v.bytes);
+  if constexpr (A::kReads) {
+    for (uint8_t cell : v.cells) {
+      if (cell >= static_cast<uint8_t>(CellState::kStates)) return a.Fail();
+    }
+  }
+}
+template <class A>
+void Fields(A& a, Remnant& v) {
+  a(v.host_offset, v.length);
+  a.Choice(v.origin, RemnantOrigin::kTrailing);
+  a.Choice(v.kind, RemnantClass::kTable);
+  a(v.what, v.entropy, v.guest_offset, v.file, v.sha256);
+}
+template <class A>
+void Fields(A& a, RemnantFacts& v) {
+  a(v.done, v.remnants, v.count, v.bytes, v.zero_bytes, v.unreadable_bytes, v.bytes_by_origin,
+    v.bytes_by_kind);
+}
+template <class A>
+void Fields(A& a, EntropyFacts& v) {
+  a(v.done, v.block, v.zero_bytes, v.plain_bytes, v.random_bytes, v.head, v.tail, v.plan_on,
+    v.plan_off, v.plan_begin, v.plan_end, v.plan_repeats, v.disk_plain_bytes, v.disk_random_bytes,
+    v.disk_plain, v.disk_plain_more);
+}
+template <class A>
+void Fields(A& a, RuleHit& v) {
+  a(v.severity, v.message, v.offset, v.length);
+}
+template <class A>
+void Fields(A& a, RuleFacts& v) {
+  a(v.rule, v.trouble, v.hits, v.more);
 }
 template <class A>
 void Fields(A& a, ProblemTotal& v) {

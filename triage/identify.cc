@@ -56,6 +56,9 @@ void DescribeRows(const ImageRows& rows, IdentityFacts* facts) {
     if (field.name == "parent_unique_id") facts->parent_id = field.raw;
     if (field.value.value_or(0) == 0) continue;
     if (field.name == "mtime") facts->parent_mtime = static_cast<int64_t>(*field.value);
+    if (field.name == "timestamp" && !facts->created) {
+      facts->created = vhd::kEpoch + static_cast<int64_t>(*field.value);
+    }
     if (field.name == "parent_timestamp") {
       facts->parent_mtime = vhd::kEpoch + static_cast<int64_t>(*field.value);
     }

@@ -43,6 +43,12 @@ void Declare(CLI::App& app, ImgtriageOptions& o, Raw& raw) {
                "With --hash: also hash the disks, as their guests read them");
   app.add_flag("--verify-untouched", s.verify_untouched,
                "Hash every file again at the end, and compare");
+  app.add_option("--orphans-to", o.orphans,
+                 "Copy what images store and do not claim into this new folder, with an index")
+      ->type_name("DIR");
+  app.add_flag("--entropy", s.examine.entropy, "Look for what seems encrypted, and by which plan");
+  app.add_option("--rules", o.rules, "Run the SQL rules of this folder on every image's model")
+      ->type_name("DIR");
   app.add_option("--custody-log", o.custody_log,
                  "Add to this log who examined what when; each record names the one before by its "
                  "hash")
@@ -121,6 +127,12 @@ std::optional<std::string> Interpret(const Raw& raw, ImgtriageOptions* o) {
   }
   if (s.content && raw.hash.empty()) return "--content goes with --hash";
   if (s.verify_untouched && !s.examine.hash.any()) s.examine.hash.sha256 = true;
+  const std::vector<std::string> outputs = o->Outputs();
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    for (size_t j = 0; j < i; ++j) {
+      if (outputs[i] == outputs[j]) return fmt::format("{} cannot be two reports", outputs[i]);
+    }
+  }
   o->verbosity = raw.quiet ? -1 : raw.verbose ? 1 : 0;
   if (s.paths.empty() && !o->list_reasons && o->verify_log.empty()) {
     return "no file or directory given";
@@ -132,7 +144,7 @@ std::optional<std::string> Interpret(const Raw& raw, ImgtriageOptions* o) {
 
 std::vector<std::string> ImgtriageOptions::Outputs() const {
   std::vector<std::string> outputs;
-  for (const std::string& path : {json}) {
+  for (const std::string& path : {json, orphans}) {
     if (!path.empty() && path != "-") outputs.push_back(path);
   }
   return outputs;

@@ -5,7 +5,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <functional>
+#include <optional>
 
 #include "base/text.h"
 #include "io/file.h"
@@ -14,6 +16,7 @@
 #include "tools/common/terminal.h"
 #include "triage/custody.h"
 #include "triage/report/json.h"
+#include "triage/report/orphan_index.h"
 #include "triage/report/text.h"
 
 namespace imgfsck {
@@ -86,10 +89,23 @@ class Run {
     settings.progress = [this](std::string_view phase, uint64_t done, uint64_t total) {
       progress_.Update(phase, done, total);
     };
+    if (!options_.rules.empty()) {
+      IMG_ASSIGN_OR_RETURN(settings.examine.rules, LoadRules(options_.rules));
+    }
+    if (!options_.orphans.empty()) {
+      if (mkdir(options_.orphans.c_str(), 0700) != 0) {
+        return ErrorFromErrno(errno, "create " + Printable(options_.orphans));
+      }
+      settings.orphan_folder = options_.orphans;
+    }
     progress_.Start("triage");
     IMG_ASSIGN_OR_RETURN(result_, RunTriage(settings));
     progress_.Clear();
     if (log_ != nullptr) IMG_RETURN_IF_ERROR(LogFiles());
+    if (!options_.orphans.empty()) {
+      IMG_RETURN_IF_ERROR(WriteFile(options_.orphans + "/index.tsv",
+                                    [&](TextWriter& out) { WriteOrphanIndex(result_, out); }));
+    }
     return WriteReports();
   }
 

@@ -2,6 +2,7 @@
 #include "triage/report/json.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/json_writer.h"
 #include "base/text.h"
@@ -117,6 +118,100 @@ class FileJson {
     PutSnapshots();
     PutBitmaps();
     PutCheck();
+    PutRemnants();
+    PutEntropy();
+    PutRules();
+  }
+
+  void PutRemnants() {
+    const RemnantFacts& remnants = file_.facts.remnants;
+    if (!remnants.done) return;
+    json_.Key("unclaimed");
+    json_.BeginObject();
+    json_.Member("count", remnants.count);
+    json_.Member("bytes", remnants.bytes);
+    json_.Member("zero-bytes", remnants.zero_bytes);
+    json_.Member("unreadable-bytes", remnants.unreadable_bytes);
+    json_.Key("list");
+    json_.BeginArray();
+    for (const Remnant& remnant : remnants.remnants) {
+      json_.BeginObject();
+      json_.Member("offset", remnant.host_offset);
+      json_.Member("length", remnant.length);
+      json_.Member("origin", ToText(remnant.origin));
+      json_.Member("class", ToText(remnant.kind));
+      if (!remnant.what.empty()) json_.Member("what", remnant.what);
+      json_.Member("entropy", Rounded(remnant.entropy));
+      if (remnant.guest_offset) json_.Member("guest-offset", *remnant.guest_offset);
+      if (!remnant.file.empty()) json_.Member("file", remnant.file);
+      if (!remnant.sha256.empty()) json_.Member("sha256", remnant.sha256);
+      json_.EndObject();
+    }
+    json_.EndArray();
+    json_.EndObject();
+  }
+
+  static double Rounded(double value) { return std::round(value * 1000) / 1000; }
+
+  void PutEntropy() {
+    const EntropyFacts& entropy = file_.facts.entropy;
+    if (!entropy.done) return;
+    json_.Key("entropy");
+    json_.BeginObject();
+    json_.Member("block", entropy.block);
+    json_.Member("encrypted-bytes", entropy.random_bytes);
+    json_.Member("plain-bytes", entropy.plain_bytes);
+    json_.Member("zero-bytes", entropy.zero_bytes);
+    json_.Member("head", entropy.head);
+    json_.Member("tail", entropy.tail);
+    if (entropy.plan_repeats > 0) {
+      json_.Key("plan");
+      json_.BeginObject();
+      json_.Member("on", entropy.plan_on);
+      json_.Member("off", entropy.plan_off);
+      json_.Member("begin", entropy.plan_begin);
+      json_.Member("end", entropy.plan_end);
+      json_.Member("repeats", entropy.plan_repeats);
+      json_.EndObject();
+    }
+    json_.Member("disk-encrypted-bytes", entropy.disk_random_bytes);
+    json_.Member("disk-plain-bytes", entropy.disk_plain_bytes);
+    json_.Key("disk-plain");
+    json_.BeginArray();
+    for (const GuestRange& range : entropy.disk_plain) {
+      json_.BeginObject();
+      json_.Member("guest-offset", range.offset.value);
+      json_.Member("guest-length", range.length);
+      json_.EndObject();
+    }
+    json_.EndArray();
+    json_.Member("disk-plain-not-listed", entropy.disk_plain_more);
+    json_.EndObject();
+  }
+
+  void PutRules() {
+    if (file_.facts.rules.empty()) return;
+    json_.Key("rules");
+    json_.BeginArray();
+    for (const RuleFacts& rule : file_.facts.rules) {
+      json_.BeginObject();
+      json_.Member("rule", rule.rule);
+      if (!rule.trouble.empty()) json_.Member("error", rule.trouble);
+      json_.Key("hits");
+      json_.BeginArray();
+      for (const RuleHit& hit : rule.hits) {
+        json_.BeginObject();
+        json_.Member("severity", hit.severity);
+        json_.Member("message", hit.message);
+        if (hit.offset) json_.Member("offset", *hit.offset);
+        if (hit.length) json_.Member("length", *hit.length);
+        json_.EndObject();
+      }
+      json_.EndArray();
+      if (rule.more) json_.Member("more", true);
+      json_.EndObject();
+    }
+    json_.EndArray();
   }
 
   void PutSignatures(std::string_view key, const std::vector<Signature>& signatures) {

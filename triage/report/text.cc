@@ -89,6 +89,7 @@ class TriageText {
     for (size_t e : result_.chain.edges_of[index]) PutLink(result_.chain.edges[e]);
     PutReasons(file.facts);
     PutFindings(file.facts.check);
+    PutInside(file.facts);
   }
 
   void PutHash(std::string_view what, const HashFacts& hash) {
@@ -178,6 +179,32 @@ class TriageText {
                        finding.info().what));
     }
     if (left > 0) Line(fmt::format("    … and {}", Plural(left, "kind more", "kinds more")));
+  }
+
+  void PutInside(const ImageFacts& facts) {
+    const RemnantFacts& remnants = facts.remnants;
+    if (remnants.bytes > 0) {
+      Line(fmt::format("    unclaimed: {} in {}", HumanSize(remnants.bytes),
+                       Plural(remnants.count, "place", "places")));
+    }
+    const EntropyFacts& e = facts.entropy;
+    if (e.plan_repeats > 0) {
+      Line(fmt::format("    looks encrypted by a plan: {}, then {} not, {} times, from {} on",
+                       HumanSize(e.plan_on), HumanSize(e.plan_off), e.plan_repeats,
+                       Hex(e.plan_begin)));
+    } else if (e.head > 0 || e.tail > 0) {
+      Line(fmt::format("    looks encrypted: the first {}, the last {}", HumanSize(e.head),
+                       HumanSize(e.tail)));
+    }
+    for (const RuleFacts& rule : facts.rules) {
+      if (!rule.trouble.empty()) {
+        Line(fmt::format("    rule {} failed: {}", Printable(rule.rule), Printable(rule.trouble)));
+      }
+      for (size_t i = 0; i < std::min(rule.hits.size(), kMostLines); ++i) {
+        Line(fmt::format("    {}: rule {}: {}", rule.hits[i].severity, Printable(rule.rule),
+                         Printable(rule.hits[i].message)));
+      }
+    }
   }
 
   void PutSummary() {

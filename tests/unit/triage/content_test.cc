@@ -83,11 +83,11 @@ TEST(Content, ShortFilesAndEverySignatureCutShort) {
 
 TEST(Content, Pieces) {
   ByteVector bytes(512);
-  EXPECT_EQ(RecognizePiece(bytes), nullptr);
+  EXPECT_FALSE(RecognizePiece(bytes));
   Put(bytes, 0, "%PDF-1.4");
-  EXPECT_STREQ(RecognizePiece(bytes), "PDF");
-  EXPECT_STREQ(RecognizePiece(Mbr()), "mbr");
-  EXPECT_EQ(RecognizePiece({}), nullptr);
+  EXPECT_EQ(RecognizePiece(bytes)->name, "PDF");
+  EXPECT_EQ(RecognizePiece(Mbr())->name, "mbr");
+  EXPECT_FALSE(RecognizePiece({}));
   std::mt19937 random(3);
   for (int round = 0; round < 2000; ++round) {
     for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
