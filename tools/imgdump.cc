@@ -20,6 +20,7 @@
 #include "report/map.h"
 #include "tools/common/exit_codes.h"
 #include "tools/common/image.h"
+#include "tools/common/sandbox.h"
 #include "tools/common/terminal.h"
 #include "tools/imgdump/options.h"
 
@@ -32,7 +33,12 @@ class Dump {
   explicit Dump(const ImgdumpOptions& options) : options_(options), out_(STDOUT_FILENO) {}
 
   Status Run() {
-    IMG_ASSIGN_OR_RETURN(image_, OpenImage(options_.image, options_.format, options_.bad_map));
+    const SandboxLevel sandbox = UsableSandbox("imgdump", options_.sandbox());
+    const bool seal = sandbox == SandboxLevel::kSealed;
+    if (!seal) PutOnSandbox("imgdump", sandbox);
+    IMG_ASSIGN_OR_RETURN(image_, OpenImage(options_.image, options_.format, options_.bad_map, [&] {
+                           if (seal) PutOnSandbox("imgdump", sandbox);
+                         }));
     if (!options_.metadata.empty()) {
       IMG_RETURN_IF_ERROR(Metadata());
       return out_.Finish();

@@ -8,6 +8,7 @@
 #include "base/interrupt.h"
 #include "report/explain.h"
 #include "tools/common/exit_codes.h"
+#include "tools/common/sandbox.h"
 #include "tools/imgfsck/run.h"
 
 namespace imgfsck {
@@ -61,6 +62,9 @@ int Run(int argc, char** argv) {
     if (!password) return Fail(options.password_file, password.error());
     options.repair_options.check.passphrase = *password;
   }
+  const SandboxLevel sandbox = UsableSandbox("imgfsck", options.sandbox());
+  const bool seal = sandbox == SandboxLevel::kSealed;
+  if (!seal) PutOnSandbox("imgfsck", sandbox);
   std::unique_ptr<DatabaseFile> database;
   if (!options.db.empty()) {
     auto created = DatabaseFile::Create(options.db);
@@ -69,10 +73,15 @@ int Run(int argc, char** argv) {
   }
   Progress progress("imgfsck", options.progress);
   int status = 0;
-  RunContext context{progress, database.get(), 1, static_cast<int64_t>(options.images.size()) + 1};
+  RunContext context{progress, database.get(), 1, static_cast<int64_t>(options.images.size()) + 1,
+                     seal};
   for (size_t i = 0; i < options.images.size(); ++i) {
+    const std::string& image = options.images[i];
     context.image_id = static_cast<int64_t>(i + 1);
-    const int one = RunOnImage(options.images[i], options, context);
+    const auto work = [&] { return RunOnImage(image, options, context); };
+    // What is closed up for one image could not open the next.
+    const bool apart = seal && options.images.size() > 1;
+    const int one = apart ? RunApart("imgfsck", image, work) : work();
     if (one == kExitStopped) return kExitStopped;
     status = Joined(options.exit_style, status, one);
   }

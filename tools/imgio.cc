@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "tools/common/exit_codes.h"
+#include "tools/common/sandbox.h"
 #include "tools/common/terminal.h"
 #include "tools/imgio/commands.h"
 
@@ -17,10 +18,10 @@ struct NamedCommand {
   ImgioCommand run;
 };
 constexpr NamedCommand kCommands[] = {
-    {"create", CreateCommand},   {"info", InfoCommand},       {"map", MapCommand},
-    {"read", ReadCommand},       {"write", WriteCommand},     {"zero", ZeroCommand},
-    {"discard", DiscardCommand}, {"compare", CompareCommand}, {"convert", ConvertCommand},
-    {"resize", ResizeCommand},   {"commit", CommitCommand},   {"rebase", RebaseCommand},
+    {"create", CreateCommand},     {"info", InfoCommand},       {"map", MapCommand},
+    {"read", ReadCommand},         {"write", WriteCommand},     {"zero", ZeroCommand},
+    {"discard", DiscardCommand},   {"compare", CompareCommand}, {"convert", ConvertCommand},
+    {"resize", ResizeCommand},     {"commit", CommitCommand},   {"rebase", RebaseCommand},
     {"snapshot", SnapshotCommand}, {"bitmap", BitmapCommand},
 };
 
@@ -29,6 +30,10 @@ int Run(int argc, char** argv) {
   if (parsed.exit_code) {
     fmt::print(*parsed.exit_code == 0 ? stdout : stderr, "{}\n", parsed.text);
     return *parsed.exit_code;
+  }
+  // Opens backing files on the way, and writes what was named.
+  if (!parsed.options.no_sandbox) {
+    PutOnSandbox("imgio", UsableSandbox("imgio", SandboxLevel::kWriteFiles));
   }
   for (const NamedCommand& command : kCommands) {
     if (command.name != parsed.options.command) continue;

@@ -47,6 +47,7 @@ class Engine {
                    std::function<uint64_t(size_t item)> bytes_of) const {
     PoolOptions pool;
     pool.jobs = settings_.jobs;
+    pool.sandbox = settings_.sandbox;
     pool.limits_of = [this, bytes_of = std::move(bytes_of)](size_t item) {
       WorkerLimits limits = settings_.limits;
       const uint64_t more = settings_.limit_time ? 0 : bytes_of(item) / kBytesASecond;

@@ -19,6 +19,7 @@ struct TriageSettings {
   Severity fail_on = Severity::kLeak;
   unsigned jobs = 1;
   WorkerLimits limits;
+  SandboxLevel sandbox = SandboxLevel::kNone;  // of the workers
   bool limit_time = false;  // limits.seconds is what it is; else it grows with the file
   ExamineOptions examine;
   std::string orphan_folder;  // where copies of unclaimed bytes go, a folder a file; empty: nowhere

@@ -47,13 +47,16 @@ void Limit(int resource, uint64_t value) {
   setrlimit(static_cast<__rlimit_resource>(resource), &limit);
 }
 
-[[noreturn]] void RunChild(int fd, const WorkerLimits& limits, uint64_t inherited, size_t item,
+[[noreturn]] void RunChild(int fd, const WorkerLimits& limits, SandboxLevel sandbox,
+                           uint64_t inherited, size_t item,
                            const std::function<void(size_t, Sender&)>& body) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   std::set_new_handler([] { _exit(kOutOfMemoryExit); });
   Limit(RLIMIT_CORE, 0);
   Limit(RLIMIT_CPU, limits.seconds + 1);
   if (kLimitAddressSpace) Limit(RLIMIT_AS, inherited + limits.memory * kAddressSpaceFactor);
+  // Where filters are to be had at all (the caller has asked), none is no way to go on.
+  if (!EnterSandbox(sandbox, {fd, STDERR_FILENO})) _exit(1);
   Sender sender(fd);
   body(item, sender);
   _exit(0);
@@ -154,7 +157,7 @@ class Pool {
     }
     if (worker.pid == 0) {
       close(ends[0]);
-      RunChild(ends[1], worker.limits, mine.reserved, item, body_);
+      RunChild(ends[1], worker.limits, options_.sandbox, mine.reserved, item, body_);
     }
     close(ends[1]);
     worker.fd = ends[0];

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "io/sandbox.h"
 
 namespace imgfsck {
 
@@ -54,6 +55,7 @@ class Sender {
 struct PoolOptions {
   unsigned jobs = 1;  // workers at a time
   WorkerLimits limits;
+  SandboxLevel sandbox = SandboxLevel::kNone;  // that every worker puts on
   // The limits of one item, where they differ.
   std::function<WorkerLimits(size_t item)> limits_of;
   std::function<void(size_t done)> progress;

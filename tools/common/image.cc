@@ -8,7 +8,7 @@
 namespace imgfsck {
 
 Result<OpenedImage> OpenImage(const std::string& path, const std::string& format_name,
-                              const std::string& bad_map) {
+                              const std::string& bad_map, const std::function<void()>& opened) {
   OpenedImage image;
   image.path = path;
   IMG_ASSIGN_OR_RETURN(image.file, FileSource::Open(path));
@@ -18,6 +18,7 @@ Result<OpenedImage> OpenImage(const std::string& path, const std::string& format
     IMG_ASSIGN_OR_RETURN(auto bad, ReadDdrescueMap(bad_map));
     image.with_bad_ranges = std::make_unique<BadRangeSource>(*image.file, std::move(bad));
   }
+  opened();
   if (!format_name.empty()) {
     image.format = FindFormat(format_name);
     if (image.format == nullptr) {

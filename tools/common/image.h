@@ -2,6 +2,7 @@
 // Opens the image that a tool was given: read-only, recognised by content.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -26,8 +27,9 @@ struct OpenedImage {
 };
 
 // `format_name` empty: content decides, and what no format recognises is kUnsupported, never raw.
+// `opened` is called when all files are open and nothing of the image has been read.
 Result<OpenedImage> OpenImage(const std::string& path, const std::string& format_name,
-                              const std::string& bad_map);
+                              const std::string& bad_map, const std::function<void()>& opened);
 
 // True when the file is not what it was when it was opened.
 bool ChangedSince(const OpenedImage& image);

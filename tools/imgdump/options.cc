@@ -48,6 +48,8 @@ void Declare(CLI::App& app, ImgdumpOptions& o, Raw& raw) {
       ->type_name("FILE");
   app.add_flag("--redact", o.redact, "With --metadata: names and paths become x");
   app.add_flag("--progress", o.progress, "Show progress even when stderr is no terminal");
+  app.add_flag("--no-sandbox", o.no_sandbox,
+               "Do without the system call filter that a hostile image would meet");
   app.add_option("--diff", raw.diff, "Compare with another image (not yet)")->type_name("IMAGE");
   app.add_flag("--chain", raw.chain,
                "With --map: what the backing files have, too (not yet; imgio map does)");

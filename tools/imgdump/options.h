@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "io/sandbox.h"
 #include "model/query.h"
 
 namespace imgfsck {
@@ -14,8 +15,17 @@ struct ImgdumpOptions {
   std::string image, format, bad_map, db, snapshot, hex, metadata;
   std::vector<std::string> queries;
   QueryMode mode = QueryMode::kTable;
-  bool json = false, sql = false, map = false, deep = false, redact = false, progress = false;
+  bool json = false, sql = false, map = false, deep = false, redact = false, progress = false,
+       no_sandbox = false;
   unsigned threads = 0;
+
+  // What a filter over system calls has to let through. The database that answers queries may need
+  // temporary files.
+  SandboxLevel sandbox() const {
+    if (no_sandbox) return SandboxLevel::kNone;
+    const bool writes = !db.empty() || !metadata.empty() || !queries.empty() || sql;
+    return writes ? SandboxLevel::kWriteFiles : SandboxLevel::kSealed;
+  }
 };
 
 struct ParsedImgdump {

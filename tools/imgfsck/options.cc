@@ -93,7 +93,7 @@ void Declare(CLI::App& app, ImgfsckOptions& o, Raw& raw) {
   app.add_option("--size-policy", raw.size_policy, "Which size a vpc image has")
       ->type_name("chs|current_size|auto");
   app.add_flag("--no-sandbox", o.no_sandbox,
-               "Do without the system call filter (this version has none)");
+               "Do without the system call filter that a hostile image would meet");
   app.add_option("--bad-map", o.bad_map, "A ddrescue map of what the medium could not read")
       ->type_name("FILE");
   app.add_flag("--rebase-names", o.rebase_names, "With --output: rewrite relative backing names");
@@ -312,6 +312,13 @@ ParsedCommand ParseImgfsck(std::vector<std::string> arguments) {
   }
   if (auto error = Interpreter(raw, &parsed.options).Run()) return usage(*error);
   return parsed;
+}
+
+SandboxLevel ImgfsckOptions::sandbox() const {
+  if (no_sandbox) return SandboxLevel::kNone;
+  const bool writes = mends() || recover || !rollback.empty() || !db.empty() || !lost_map.empty();
+  if (writes) return SandboxLevel::kWriteFiles;
+  return repair_options.check.chain ? SandboxLevel::kReadFiles : SandboxLevel::kSealed;
 }
 
 std::string ImgfsckOptionsMarkdown() {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "io/sandbox.h"
 #include "repair/pass.h"
 #include "report/result.h"
 
@@ -28,6 +29,9 @@ struct ImgfsckOptions {
 
   bool mends() const { return repair || !apply.empty(); }
   bool writes_image() const { return mends() && !dry_run && plan.empty() && output.empty(); }
+  // What a filter over system calls has to let through. A repair computed on the side may need a
+  // temporary file, too.
+  SandboxLevel sandbox() const;
 };
 
 // What came out of reading the command line.

@@ -16,6 +16,7 @@
 #include "report/text.h"
 #include "tools/common/exit_codes.h"
 #include "tools/common/image.h"
+#include "tools/common/sandbox.h"
 #include "tools/imgfsck/format_options.h"
 #include "tools/imgfsck/outputs.h"
 
@@ -49,7 +50,9 @@ class Runner {
     if (!options_.rollback.empty()) return DoRollback();
     if (options_.recover) return DoRecover();
     IMG_RETURN_IF_ERROR(LookForInterrupted());
-    IMG_ASSIGN_OR_RETURN(image_, OpenImage(path_, options_.format, options_.bad_map));
+    IMG_ASSIGN_OR_RETURN(image_, OpenImage(path_, options_.format, options_.bad_map, [this] {
+                           if (context_.seal) PutOnSandbox("imgfsck", SandboxLevel::kSealed);
+                         }));
     if (auto text = OptionWithoutUse(options_, *image_.format)) {
       misused_ = true;
       return Error{ErrorCode::kInvalid, *text, {}};

@@ -14,6 +14,7 @@ struct RunContext {
   DatabaseFile* database = nullptr;  // --db; null: none
   int64_t image_id = 1;              // in the database
   int64_t next_id = 2;               // of an image that the one at hand leads to
+  bool seal = false;                 // open nothing more once the image is open
 };
 
 // Does everything that the options ask for with `path`, prints the result on stdout and returns its

@@ -65,6 +65,8 @@ class Declaration {
         ->type_name("FILE");
     c->add_option("--size-policy", o_.size_policy, "Which size a vpc image has")
         ->type_name("chs|current_size|auto");
+    c->add_flag("--no-sandbox", o_.no_sandbox,
+                "Do without the system call filter that a hostile image would meet");
     return c;
   }
   CLI::App* OnImage(const char* name, const char* words, const char* what) {

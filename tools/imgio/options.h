@@ -26,7 +26,7 @@ struct ImgioOptions {
   unsigned threads = 0;  // 0: all cores
   bool compressed = false, quiet = false, progress = false, no_chain = false, salvage = false,
        strict = false, force = false, existing = false, shrink = false, keep = false,
-       unsafe = false, disabled = false, share = false, durable = false;
+       unsafe = false, disabled = false, share = false, durable = false, no_sandbox = false;
 };
 
 // What came out of reading the command line.

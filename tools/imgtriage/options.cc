@@ -76,6 +76,8 @@ void Declare(CLI::App& app, ImgtriageOptions& o, Raw& raw) {
                  "Findings listed of an image (totals count all)")
       ->type_name("N");
   app.add_flag("--exit-zero", o.exit_zero, "Exit with 0 unless the tool itself failed");
+  app.add_flag("--no-sandbox", o.no_sandbox,
+               "Do without the system call filter that a hostile image would meet");
   app.add_flag("--progress", o.progress, "Show progress even when stderr is no terminal");
   app.add_flag("-q,--quiet", raw.quiet, "Say less");
   app.add_flag("-v,--verbose", raw.verbose, "Say more");

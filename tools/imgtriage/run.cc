@@ -13,6 +13,7 @@
 #include "io/file.h"
 #include "io/sha256.h"
 #include "tools/common/exit_codes.h"
+#include "tools/common/sandbox.h"
 #include "tools/common/terminal.h"
 #include "triage/custody.h"
 #include "triage/report/json.h"
@@ -79,6 +80,14 @@ class Run {
     return Ok();
   }
 
+  // Workers open what they examine themselves; they write what they copy out, and the database that
+  // answers rules may need temporary files.
+  SandboxLevel WorkersNeed() const {
+    if (options_.no_sandbox) return SandboxLevel::kNone;
+    const bool writes = !options_.orphans.empty() || !options_.rules.empty();
+    return writes ? SandboxLevel::kWriteFiles : SandboxLevel::kReadFiles;
+  }
+
   Status Work() {
     IMG_RETURN_IF_ERROR(CheckOutputs());
     if (!options_.custody_log.empty()) {
@@ -86,6 +95,7 @@ class Run {
       IMG_RETURN_IF_ERROR(log_->Start(options_.command_line));
     }
     TriageSettings settings = options_.settings;
+    settings.sandbox = UsableSandbox(kTool, WorkersNeed());
     settings.progress = [this](std::string_view phase, uint64_t done, uint64_t total) {
       progress_.Update(phase, done, total);
     };
