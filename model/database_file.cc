@@ -110,6 +110,27 @@ Status DatabaseFile::Add(const ModelSource& source) {
   return Ok();
 }
 
+Status DatabaseFile::AddDatabase(const std::string& path) {
+  sqlite3* db = db_.get();
+  IMG_RETURN_IF_ERROR(Exec(db, "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON"));
+  IMG_ASSIGN_OR_RETURN(Statement attach, Statement::Prepare(db, "ATTACH ? AS other"));
+  sqlite3_bind_text64(attach.get(), 1, path.data(), path.size(), SQLITE_STATIC, SQLITE_UTF8);
+  IMG_ASSIGN_OR_RETURN([[maybe_unused]] const bool row, attach.Step());
+  attach = {};
+  Status copied = Exec(db, "BEGIN");
+  for (const SchemaTable& table : Schema()) {
+    if (table.is_view || !copied) continue;
+    copied = Exec(db, "INSERT INTO main." + table.name + " SELECT * FROM other." + table.name);
+  }
+  if (copied) copied = Exec(db, "COMMIT");
+  if (!copied) {
+    (void)Exec(db, "ROLLBACK");
+    (void)Exec(db, "DETACH other");
+    return copied;
+  }
+  return Exec(db, "DETACH other");
+}
+
 Status DatabaseFile::Finish() {
   db_.reset();
   IMG_RETURN_IF_ERROR(SyncFile(temporary_));

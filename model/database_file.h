@@ -19,6 +19,10 @@ class DatabaseFile {
 
   // Copies all tables of one image; each image with an image_id of its own.
   Status Add(const ModelSource& source);
+  // Copies all tables of another such file, which somebody else may have tampered with.
+  Status AddDatabase(const std::string& path);
+  // For tables besides the model's.
+  sqlite3* db() const { return db_.get(); }
   Status Finish();
 
  private:

@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/base64.h"
 #include "base/checked.h"
 #include "base/text.h"
 #include "io/file.h"
 #include "io/sha256.h"
-#include "repair/base64.h"
 #include "repair/judge.h"
 #include "repair/plan_file.h"
 

@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "base/base64.h"
 #include "base/json_writer.h"
 #include "base/text.h"
 #include "io/file.h"
 #include "io/sha256.h"
-#include "repair/base64.h"
 #include "repair/plan_file.h"
 
 namespace imgfsck {

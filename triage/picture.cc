@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/interrupt.h"
+#include "triage/range_set.h"
 
 namespace imgfsck {
 namespace {
@@ -30,6 +31,10 @@ class Painter {
     for (uint64_t i = offset / picture_.cell; i <= last; ++i) {
       picture_.cells[i] = std::max(picture_.cells[i], static_cast<uint8_t>(state));
     }
+  }
+  // Corrects how many bytes there are of one kind, where others lie upon it.
+  void SetBytes(CellState state, uint64_t bytes) {
+    picture_.bytes[static_cast<size_t>(state)] = bytes;
   }
   Picture Take() { return std::move(picture_); }
 
@@ -79,6 +84,24 @@ Status ForEachRow(std::unique_ptr<RowCursor<Row>> cursor, Use use) {
   return Ok();
 }
 
+// Bytes of `stored` that no range of `claimed` covers.
+uint64_t Unclaimed(RangeSet* stored, RangeSet* claimed) {
+  uint64_t bytes = 0;
+  const auto& claims = claimed->Merge();
+  auto claim = claims.begin();
+  for (auto [begin, end] : stored->Merge()) {
+    while (claim != claims.end() && claim->second <= begin) ++claim;
+    for (auto each = claim; begin < end; ++each) {
+      const uint64_t stop = each == claims.end() ? end : std::clamp(each->first, begin, end);
+      bytes += stop - begin;
+      if (each == claims.end()) break;
+      begin = std::max(begin, each->second);
+      claim = each;
+    }
+  }
+  return bytes;
+}
+
 }  // namespace
 
 std::string_view ToText(CellState state) {
@@ -92,17 +115,21 @@ std::string_view ToText(CellState state) {
 Result<Picture> PictureOfFile(const ByteSource& file, const ImageRows& rows,
                               const Findings& findings) {
   Painter painter(file.Size(), CellState::kHole);
+  RangeSet stored, claimed;
   for (uint64_t at = 0; at < file.Size();) {
     IMG_RETURN_IF_ERROR(CheckStop());
     auto extent = file.ExtentAt(at);
     if (!extent || extent->length == 0) extent = HostExtent{at, file.Size() - at, false};
     const uint64_t end = extent->offset + extent->length;
     painter.Paint(at, end - at, extent->hole ? CellState::kHole : CellState::kFree);
+    if (!extent->hole) stored.Add(at, end - at);
     at = end;
   }
   IMG_RETURN_IF_ERROR(ForEachRow(rows.Regions({}), [&](const RegionRow& region) {
     painter.Paint(region.host_offset, region.length, StateOfRegion(region.kind));
+    claimed.Add(region.host_offset, region.length);
   }));
+  painter.SetBytes(CellState::kFree, Unclaimed(&stored, &claimed));
   for (const Finding& finding : findings.kept()) {
     const auto state = StateOfFinding(finding);
     if (finding.host && state) {

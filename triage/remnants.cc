@@ -12,42 +12,11 @@
 #include "base/text.h"
 #include "io/file.h"
 #include "io/sha256.h"
+#include "triage/range_set.h"
 #include "triage/remnant_class.h"
 
 namespace imgfsck {
 namespace {
-
-// Ranges in any order; merged now and then, so that memory follows the gaps between them.
-class Claims {
- public:
-  void Add(uint64_t offset, uint64_t length) {
-    if (length == 0) return;
-    ranges_.emplace_back(offset, SaturatingAdd(offset, length));
-    if (ranges_.size() >= next_merge_) {
-      Merge();
-      next_merge_ = std::max<size_t>(2 * ranges_.size(), kFirstMerge);
-    }
-  }
-  // (begin, end), ascending, neither overlapping nor adjoining.
-  const std::vector<std::pair<uint64_t, uint64_t>>& Merge() {
-    std::sort(ranges_.begin(), ranges_.end());
-    size_t kept = 0;
-    for (size_t i = 1; i < ranges_.size(); ++i) {
-      if (ranges_[i].first <= ranges_[kept].second) {
-        ranges_[kept].second = std::max(ranges_[kept].second, ranges_[i].second);
-      } else {
-        ranges_[++kept] = ranges_[i];
-      }
-    }
-    if (!ranges_.empty()) ranges_.resize(kept + 1);
-    return ranges_;
-  }
-
- private:
-  static constexpr size_t kFirstMerge = 1 << 20;
-  std::vector<std::pair<uint64_t, uint64_t>> ranges_;
-  size_t next_merge_ = kFirstMerge;
-};
 
 bool Overlaps(const std::vector<std::pair<uint64_t, uint64_t>>& ranges, uint64_t begin,
               uint64_t end) {
@@ -257,7 +226,7 @@ class Search {
   uint64_t unit_;
   PieceClassifier classifier_;
   ByteVector buffer_;
-  Claims claims_, leaks_;
+  RangeSet claims_, leaks_;
   const std::vector<std::pair<uint64_t, uint64_t>>* leak_ranges_ = nullptr;
   std::vector<std::pair<HostRange, uint64_t>> guests_;  // leaks whose place on the disk is known
   uint64_t last_claim_ = 0, header_end_ = 0, header_limit_ = 0;

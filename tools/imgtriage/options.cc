@@ -33,7 +33,17 @@ void Declare(CLI::App& app, ImgtriageOptions& o, Raw& raw) {
   TriageSettings& s = o.settings;
   s.jobs = 0;
   app.add_option("PATH", s.paths, "Images, block devices, and directories to search");
+  app.add_option("--report", o.report, "Write an HTML page that needs nothing else")
+      ->type_name("FILE");
   app.add_option("--json", o.json, "Write a JSON document a file, a line each (-: to stdout)")
+      ->type_name("FILE");
+  app.add_option("--db", o.db,
+                 "Write the models of all images, and all else, as an SQLite database")
+      ->type_name("FILE");
+  app.add_option("--dfxml", o.dfxml, "Write Digital Forensics XML")->type_name("FILE");
+  app.add_option("--bodyfile", o.bodyfile, "Write times as a body file for mactime")
+      ->type_name("FILE");
+  app.add_option("--timesketch", o.timesketch, "Write times as JSON Lines for Timesketch")
       ->type_name("FILE");
   app.add_option("--hash", raw.hash,
                  "Hash each file, in one reading: md5, sha1, sha256, and pieces (SHA-256 of every "
@@ -129,6 +139,7 @@ std::optional<std::string> Interpret(const Raw& raw, ImgtriageOptions* o) {
   }
   if (s.content && raw.hash.empty()) return "--content goes with --hash";
   if (s.verify_untouched && !s.examine.hash.any()) s.examine.hash.sha256 = true;
+  s.examine.pictures = !o->report.empty();
   const std::vector<std::string> outputs = o->Outputs();
   for (size_t i = 0; i < outputs.size(); ++i) {
     for (size_t j = 0; j < i; ++j) {
@@ -146,7 +157,7 @@ std::optional<std::string> Interpret(const Raw& raw, ImgtriageOptions* o) {
 
 std::vector<std::string> ImgtriageOptions::Outputs() const {
   std::vector<std::string> outputs;
-  for (const std::string& path : {json, orphans}) {
+  for (const std::string& path : {report, json, db, dfxml, bodyfile, timesketch, orphans}) {
     if (!path.empty() && path != "-") outputs.push_back(path);
   }
   return outputs;

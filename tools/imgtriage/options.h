@@ -12,7 +12,8 @@ namespace imgfsck {
 
 struct ImgtriageOptions {
   TriageSettings settings;
-  std::string json, custody_log, verify_log, rules, orphans;
+  std::string report, json, db, dfxml, bodyfile, timesketch, custody_log, verify_log, rules,
+      orphans;
   bool exit_zero = false, progress = false, list_reasons = false, no_sandbox = false;
   std::vector<std::string> command_line;  // as given, for the custody log
   int verbosity = 0;                      // -1 quiet … 1

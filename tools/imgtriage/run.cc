@@ -16,9 +16,14 @@
 #include "tools/common/sandbox.h"
 #include "tools/common/terminal.h"
 #include "triage/custody.h"
+#include "triage/report/database.h"
+#include "triage/report/dfxml.h"
+#include "triage/report/html.h"
 #include "triage/report/json.h"
 #include "triage/report/orphan_index.h"
 #include "triage/report/text.h"
+#include "triage/report/timeline.h"
+#include "triage/temp_folder.h"
 
 namespace imgfsck {
 namespace {
@@ -80,11 +85,12 @@ class Run {
     return Ok();
   }
 
-  // Workers open what they examine themselves; they write what they copy out, and the database that
-  // answers rules may need temporary files.
+  // Workers open what they examine themselves; they write what they copy out and their models, and
+  // the database that answers rules may need temporary files.
   SandboxLevel WorkersNeed() const {
     if (options_.no_sandbox) return SandboxLevel::kNone;
-    const bool writes = !options_.orphans.empty() || !options_.rules.empty();
+    const bool writes =
+        !options_.orphans.empty() || !options_.rules.empty() || !options_.db.empty();
     return writes ? SandboxLevel::kWriteFiles : SandboxLevel::kReadFiles;
   }
 
@@ -99,6 +105,11 @@ class Run {
     settings.progress = [this](std::string_view phase, uint64_t done, uint64_t total) {
       progress_.Update(phase, done, total);
     };
+    std::optional<TempFolder> models;
+    if (!options_.db.empty()) {
+      IMG_ASSIGN_OR_RETURN(models, TempFolder::Make());
+      settings.model_folder = models->path();
+    }
     if (!options_.rules.empty()) {
       IMG_ASSIGN_OR_RETURN(settings.examine.rules, LoadRules(options_.rules));
     }
@@ -116,7 +127,25 @@ class Run {
       IMG_RETURN_IF_ERROR(WriteFile(options_.orphans + "/index.tsv",
                                     [&](TextWriter& out) { WriteOrphanIndex(result_, out); }));
     }
+    if (models) IMG_RETURN_IF_ERROR(WriteDatabase(models->path()));
     return WriteReports();
+  }
+
+  Status WriteDatabase(const std::string& folder) {
+    std::vector<std::string> models;
+    for (size_t i = 0; i < result_.files.size(); ++i) {
+      const ImageFacts& facts = result_.files[i].facts;
+      models.push_back(ModelPath(folder, i));
+      if (facts.model_trouble.empty()) continue;
+      PrintMessage(kTool, result_.files[i].file.path,
+                   fmt::format("not in the database: {}", facts.model_trouble));
+    }
+    IMG_ASSIGN_OR_RETURN(const auto troubles, WriteTriageDatabase(result_, models, options_.db));
+    for (const ModelTrouble& trouble : troubles) {
+      PrintMessage(kTool, result_.files[trouble.file].file.path,
+                   fmt::format("not in the database: {}", trouble.message));
+    }
+    return LogOutput(options_.db);
   }
 
   Status LogFiles() {
@@ -163,6 +192,14 @@ class Run {
   Status WriteReports() {
     IMG_RETURN_IF_ERROR(
         WriteFile(options_.json, [&](TextWriter& out) { WriteTriageJson(result_, out); }));
+    IMG_RETURN_IF_ERROR(
+        WriteFile(options_.report, [&](TextWriter& out) { WriteHtml(result_, false, out); }));
+    IMG_RETURN_IF_ERROR(
+        WriteFile(options_.dfxml, [&](TextWriter& out) { WriteDfxml(result_, out); }));
+    IMG_RETURN_IF_ERROR(
+        WriteFile(options_.bodyfile, [&](TextWriter& out) { WriteBodyfile(result_, out); }));
+    IMG_RETURN_IF_ERROR(
+        WriteFile(options_.timesketch, [&](TextWriter& out) { WriteTimesketch(result_, out); }));
     TextWriter out(STDOUT_FILENO);
     if (options_.json == "-") {
       WriteTriageJson(result_, out);

@@ -7,8 +7,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "base/base64.h"
 #include "io/sha256.h"
-#include "repair/base64.h"
 #include "tests/unit/io/temp_dir.h"
 #include "tests/unit/repair/toy.h"
 
