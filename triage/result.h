@@ -33,14 +33,4 @@ struct TriageResult {
 // Links the chains, adds the reasons that they give, and judges every file.
 void Conclude(TriageResult* result);
 
-// What makes somebody look at a file: the first that holds.
-enum class Attention : uint8_t { kUnsafe, kUndecidable, kDamaged, kSound, kNotAnImage };
-Attention AttentionFor(const TriageResult& result, size_t file);
-
-// Indices of the files in the order in which to look at them; ties by path.
-std::vector<size_t> OrderOfAttention(const TriageResult& result);
-
-// 0, 4, 8 or 12.
-int ExitCodeOf(const TriageResult& result);
-
 }  // namespace imgfsck

@@ -16,6 +16,8 @@ CREATE TABLE file (
   policy TEXT NOT NULL,
   verdict TEXT,                  -- 'safe', 'unsafe', 'undecidable'; NULL: not judged
   attention INTEGER NOT NULL,    -- 0 unsafe, 1 undecidable, 2 damaged, 3 sound, 4 no image
+  rank INTEGER NOT NULL,         -- 1: the first to look at
+  because TEXT NOT NULL,         -- what stands against it, in a line
   complete INTEGER NOT NULL,     -- 1: its examination came to its end
   untouched INTEGER,             -- 1: the same at the end; NULL: not asked for
   trouble TEXT                   -- why it could not be read

@@ -15,6 +15,7 @@
 #include "tools/common/exit_codes.h"
 #include "tools/common/sandbox.h"
 #include "tools/common/terminal.h"
+#include "triage/attention.h"
 #include "triage/custody.h"
 #include "triage/report/database.h"
 #include "triage/report/dfxml.h"

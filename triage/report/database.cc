@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "model/database_file.h"
 #include "model/sqlite.h"
+#include "triage/attention.h"
 
 namespace imgfsck {
 namespace {
@@ -112,7 +113,10 @@ class TriageTables {
   static Value Id(size_t file) { return static_cast<int64_t>(file + 1); }
 
   Status Files() {
-    IMG_ASSIGN_OR_RETURN(Inserter rows, Inserter::Into(db_, "file", 15));
+    IMG_ASSIGN_OR_RETURN(Inserter rows, Inserter::Into(db_, "file", 17));
+    const std::vector<size_t> order = OrderOfAttention(result_);
+    std::vector<int64_t> ranks(order.size());
+    for (size_t i = 0; i < order.size(); ++i) ranks[order[i]] = static_cast<int64_t>(i) + 1;
     for (size_t i = 0; i < result_.files.size(); ++i) {
       const TriagedFile& file = result_.files[i];
       const IdentityFacts& id = file.facts.identity;
@@ -123,8 +127,9 @@ class TriageTables {
            std::string(KindText(id.kind)), TextOrNull(id.format), Number(id.file_size),
            Number(id.stored), file.file.identity.mtime_ns, file.file.identity.ctime_ns,
            std::string(ToText(result_.policy)), TextOrNull(judged ? ToText(file.verdict) : ""),
-           static_cast<int64_t>(AttentionFor(result_, i)), int64_t{file.facts.complete},
-           file.untouched ? Value(int64_t{*file.untouched}) : Value(), TextOrNull(id.trouble)}));
+           static_cast<int64_t>(AttentionFor(result_, i)), ranks[i], WhyLookAt(result_, i),
+           int64_t{file.facts.complete}, file.untouched ? Value(int64_t{*file.untouched}) : Value(),
+           TextOrNull(id.trouble)}));
     }
     return Ok();
   }

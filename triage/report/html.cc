@@ -9,6 +9,7 @@
 #include "base/base64.h"
 #include "base/text.h"
 #include "report/words.h"
+#include "triage/attention.h"
 #include "triage/report/html_image.h"
 #include "triage/report/html_style.h"
 
@@ -105,35 +106,7 @@ class Page {
     html_.Cell(file.facts.identity.examined ? HumanSize(file.facts.identity.virtual_size) : "");
     html_.NumberCell(check.Units(Severity::kCorruption)).NumberCell(check.Units(Severity::kLeak));
     html_.Cell(file.facts.remnants.bytes > 0 ? HumanSize(file.facts.remnants.bytes) : "");
-    html_.Cell(Because(index)).Raw("</tr>\n");
-  }
-
-  // The first reason that counts, else the first finding.
-  std::string Because(size_t index) const {
-    const ImageFacts& facts = result_.files[index].facts;
-    const Reason* best = nullptr;
-    for (const Reason& reason : facts.reasons) {
-      const Weight weight = WeightOf(reason.code, result_.policy);
-      if (weight == Weight::kNote) continue;
-      if (best == nullptr || weight > WeightOf(best->code, result_.policy)) best = &reason;
-    }
-    if (best != nullptr) {
-      std::string text(InfoOf(best->code).name);
-      if (!best->detail.empty()) text += ": " + Printable(best->detail);
-      return text;
-    }
-    const bool worth = facts.check.AnyFrom(Severity::kWarning) && !facts.check.findings.empty();
-    if (worth) return std::string(facts.check.findings.front().info().code);
-    for (size_t e : result_.chain.edges_of[index]) {
-      const ChainEdge& edge = result_.chain.edges[e];
-      if (edge.state != LinkState::kFound) {
-        return fmt::format("{}: {}", edge.kind, ToText(edge.state));
-      }
-      if (!edge.troubles.empty()) {
-        return fmt::format("{}: {}", edge.kind, ToText(edge.troubles.front()));
-      }
-    }
-    return "";
+    html_.Cell(WhyLookAt(result_, index)).Raw("</tr>\n");
   }
 
   bool HasBase(size_t file) const {

@@ -5,6 +5,7 @@
 
 #include "base/text.h"
 #include "report/words.h"
+#include "triage/attention.h"
 #include "triage/report/html_picture.h"
 #include "triage/report/timeline.h"
 

@@ -7,15 +7,17 @@
 #include "base/json_writer.h"
 #include "base/text.h"
 #include "report/finding_json.h"
+#include "triage/attention.h"
 
 namespace imgfsck {
 namespace {
 
 class FileJson {
  public:
-  FileJson(const TriageResult& result, size_t index, JsonWriter& json)
+  FileJson(const TriageResult& result, size_t index, size_t rank, JsonWriter& json)
       : result_(result),
         index_(index),
+        rank_(rank),
         file_(result.files[index]),
         id_(file_.facts.identity),
         json_(json) {}
@@ -26,6 +28,7 @@ class FileJson {
     json_.Key("format");
     id_.format.empty() ? json_.Null() : json_.Value(std::string_view(id_.format));
     PutVerdict();
+    PutAttention();
     if (!id_.trouble.empty()) json_.Member("trouble", id_.trouble);
     json_.Member("file-size", id_.file_size);
     PutHashes();
@@ -55,6 +58,14 @@ class FileJson {
     json_.BeginArray();
     for (const Reason& reason : file_.facts.reasons) PutReason(reason);
     json_.EndArray();
+  }
+
+  void PutAttention() {
+    const Attention attention = AttentionFor(result_, index_);
+    if (attention == Attention::kNotAnImage) return;
+    json_.Member("attention", ToText(attention));
+    json_.Member("rank", rank_);
+    json_.Member("because", WhyLookAt(result_, index_));
   }
 
   void PutReason(const Reason& reason) {
@@ -325,7 +336,7 @@ class FileJson {
   }
 
   const TriageResult& result_;
-  size_t index_;
+  size_t index_, rank_;
   const TriagedFile& file_;
   const IdentityFacts& id_;
   JsonWriter& json_;
@@ -334,9 +345,12 @@ class FileJson {
 }  // namespace
 
 void WriteTriageJson(const TriageResult& result, TextWriter& out) {
+  const std::vector<size_t> order = OrderOfAttention(result);
+  std::vector<size_t> ranks(order.size());
+  for (size_t i = 0; i < order.size(); ++i) ranks[order[i]] = i + 1;
   for (size_t i = 0; i < result.files.size(); ++i) {
     JsonWriter json(out);
-    FileJson(result, i, json).Write();
+    FileJson(result, i, ranks[i], json).Write();
     out.Put('\n');
   }
 }

@@ -8,12 +8,14 @@
 
 #include "base/text.h"
 #include "report/words.h"
+#include "triage/attention.h"
 
 namespace imgfsck {
 namespace {
 
 constexpr size_t kMostChainLines = 1000;
-constexpr size_t kMostLines = 6;  // of reasons, and of findings, of one image
+constexpr size_t kMostFirst = 10;  // in the list of what to look at first
+constexpr size_t kMostLines = 6;   // of reasons, and of findings, of one image
 
 struct Heading {
   std::string_view word, colour;
@@ -31,7 +33,8 @@ class TriageText {
       : result_(result), options_(options), out_(out) {}
 
   void Write() {
-    for (size_t i : OrderOfAttention(result_)) {
+    const std::vector<size_t> order = OrderOfAttention(result_);
+    for (size_t i : order) {
       const TriagedFile& file = result_.files[i];
       const Attention attention = AttentionFor(result_, i);
       ++counts_[static_cast<size_t>(attention)];
@@ -46,6 +49,7 @@ class TriageText {
       Line(fmt::format("NOT READ  {}: {}", Printable(error.path), Printable(error.error.message)));
     }
     if (options_.verbosity >= 0) PutChains();
+    PutFirst(order);
     PutSummary();
   }
 
@@ -205,6 +209,20 @@ class TriageText {
                          Printable(rule.hits[i].message)));
       }
     }
+  }
+
+  // The end of a long report is what people see.
+  void PutFirst(const std::vector<size_t>& order) {
+    const uint64_t attended = counts_[0] + counts_[1] + counts_[2];
+    if (attended < 2) return;
+    Line("look first at:");
+    const size_t shown = std::min<uint64_t>(attended, kMostFirst);
+    for (size_t rank = 0; rank < shown; ++rank) {
+      const size_t i = order[rank];
+      Line(fmt::format("  {}. {}: {}: {}", rank + 1, Printable(result_.files[i].file.path),
+                       ToText(AttentionFor(result_, i)), WhyLookAt(result_, i)));
+    }
+    if (attended > shown) Line(fmt::format("  … and {} more", attended - shown));
   }
 
   void PutSummary() {
