@@ -10,18 +10,11 @@ import sqlite3
 import struct
 
 from imglib.cow import LAYOUTS, ORDERS, Cow as Image
-from imglib.programs import BIN, check_json, file_state, imgdump, imgfsck, run
+from imglib.programs import BIN, check_json, file_state, imgdump, imgfsck, imgio, run
 from imglib.testing import ImageTest, codes, main, summary
 
 STAMP = 1600000000
 SIZES = (2560100, 1000 * 512, 3905 * 512)
-
-
-def imgio(*words):
-    done = run(BIN / "imgio", *words)
-    if done.code != 0:
-        raise AssertionError(f"{done.command}: exit {done.code}\n{done.out[-2000:]}{done.err[-2000:]}")
-    return done.out
 
 
 class CowTest(ImageTest):

@@ -10,17 +10,10 @@ import sys
 import unittest
 
 from imglib import make
-from imglib.programs import (BIN, LONG, SECRET, luks_target, qemu_img, qemu_io, run,
+from imglib.programs import (BIN, LONG, SECRET, imgio, luks_target, qemu_img, qemu_io, run,
                              secret_options, temp_dir)
 
 KB, MB = 1024, 1024 * 1024
-
-
-def imgio(*words, code=0, **more):
-    done = run(BIN / "imgio", *words, **more)
-    if done.code != code:
-        raise AssertionError(f"{done.command}: exit {done.code}\n{done.out[-2000:]}{done.err[-2000:]}")
-    return done.out
 
 
 def password(folder):

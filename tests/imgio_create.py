@@ -8,7 +8,8 @@ import json
 import os
 import random
 
-from imglib.programs import (BIN, LONG, SECRET, luks_target, qemu_img, qemu_io, run, secret_options)
+from imglib.programs import (BIN, LONG, SECRET, imgio, luks_target, qemu_img, qemu_io, run,
+                             secret_options)
 from imglib.testing import ImageTest, main, sample
 
 KB, MB = 1024, 1024 * 1024
@@ -34,13 +35,6 @@ REFUSED = [
     "preallocation=some", "data_file_raw=on", "frobnicate=on", "extended_l2=perhaps",
     "encrypt.format=rot13", "backing_fmt=raw", "encrypt.cipher-alg=aes-256",
 ]
-
-
-def imgio(*words, code=0):
-    done = run(BIN / "imgio", *words)
-    if done.code != code:
-        raise AssertionError(f"{done.command}: exit {done.code}\n{done.out[-2000:]}{done.err[-2000:]}")
-    return done.out
 
 
 def about(path):

@@ -7,21 +7,14 @@ import json
 import random
 import sqlite3
 
-from imglib.programs import (BIN, SECRET, check_json, file_state, imgdump, imgfsck, qemu_img, run,
-                             secret_options)
+from imglib.programs import (BIN, SECRET, check_json, file_state, imgdump, imgfsck, imgio, qemu_img,
+                             run, secret_options)
 from imglib.qcow1 import Qcow1 as Image
 from imglib.testing import ImageTest, codes, main, summary
 
 KB, MB = 1024, 1024 * 1024
 SIZE = 3 * MB + 5 * 512
 KINDS = ("plain", "encrypted", "compressed", "backing", "backing-compressed")
-
-
-def imgio(*words):
-    done = run(BIN / "imgio", *words)
-    if done.code != 0:
-        raise AssertionError(f"{done.command}: exit {done.code}\n{done.out[-2000:]}{done.err[-2000:]}")
-    return done.out
 
 
 class Qcow1(ImageTest):

@@ -60,6 +60,14 @@ def qemu_io(image, commands, extra=()):
     return done.out
 
 
+def imgio(*words, code=0, **more):
+    """What `imgio` prints; its exit status must be `code`."""
+    done = run(BIN / "imgio", *words, **more)
+    if done.code != code:
+        raise AssertionError(f"{done.command}: exit {done.code}\n{done.out[-2000:]}{done.err[-2000:]}")
+    return done.out
+
+
 def secret_options():
     return ["--object", f"secret,id=key,data={SECRET}"]
 
