@@ -36,6 +36,11 @@ function(imgfsck_tools)
   cmake_parse_arguments(arg "" "" "LINK" ${ARGN})
   file(GLOB_RECURSE shared CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tools/*/*.cc)
   file(GLOB mains CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tools/*.cc)
+  # Reading a command line need not be fast, and to optimise the parser takes a minute a build.
+  set(parsers ${shared})
+  list(FILTER parsers INCLUDE REGEX "/options\\.cc$")
+  set_source_files_properties(${parsers} PROPERTIES COMPILE_OPTIONS -O0
+                              SKIP_PRECOMPILE_HEADERS ON)
   if(shared)
     add_library(imgfsck_toolkit STATIC ${shared})
     target_link_libraries(imgfsck_toolkit PUBLIC ${arg_LINK} PRIVATE imgfsck_flags)
