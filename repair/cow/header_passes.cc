@@ -194,8 +194,16 @@ Result<PassOutcome> RestoreOlder(const PassContext& context) {
   EncodeHeader(older, bytes);
   IMG_RETURN_IF_ERROR(context.image.WriteAt(0, bytes));
   ++outcome.changes;
-  outcome.notes.push_back("marks of the first sectors that lay under the newer header are gone");
-  uint64_t size = std::max(older.geometry().virtual_size, state.image->geometry.virtual_size);
+  const Geometry g = older.geometry();
+  const uint64_t overwritten = state.image->header.spec().header_length;
+  if (overwritten > g.bitmap_offset) {
+    const uint64_t sectors = 8 * std::min(overwritten - g.bitmap_offset, g.bitmap_bytes);
+    outcome.lost.push_back({std::string(kActiveLayer),
+                            MakeGuestRange(0, std::min(sectors * g.sector_size, g.virtual_size))});
+    outcome.particulars.push_back(fmt::format(
+        "the marks of the first {} sectors lay under the newer header and are gone", sectors));
+  }
+  uint64_t size = std::max(g.virtual_size, state.image->geometry.virtual_size);
   outcome.changed.push_back({std::string(kActiveLayer), MakeGuestRange(0, size)});
   return outcome;
 }

@@ -10,7 +10,7 @@ from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 
 import imgdamage  # noqa: F401  registers the recipes
-from imglib import fixtures_qcow1, fixtures_vhd, patient
+from imglib import fixtures_cow, fixtures_qcow1, fixtures_vhd, patient
 from imglib.incidents import INCIDENTS, strike
 from imglib.make import Recipe, make
 from imglib.patient import Patient
@@ -120,10 +120,11 @@ def unreadable_fixtures(bases):
 def others():
     for name, (options, build) in fixtures_vhd.FIXTURES.items():
         yield Fixture("vhd", name, fixtures_vhd.FILE, None, build, options, ())
-    for name, (options, _, _) in fixtures_qcow1.FIXTURES.items():
-        def make_qcow(folder, name=name):
-            fixtures_qcow1.build(folder, name)
-        yield Fixture("qcow", name, fixtures_qcow1.FILE, None, make_qcow, options, ())
+    for kind, made in (("qcow", fixtures_qcow1), ("cow", fixtures_cow)):
+        for name, (options, _, _) in made.FIXTURES.items():
+            def build(folder, made=made, name=name):
+                made.build(folder, name)
+            yield Fixture(kind, name, made.FILE, None, build, options, ())
 
 
 def all_fixtures(bases):
