@@ -110,11 +110,11 @@ class CommandLine(ImageTest):
         self.usage_error("-r", "--undo", self.folder / "x", "--no-undo", path)
         self.usage_error("-r", "--plan", self.folder / "x", "--output", self.folder / "y", path)
         self.usage_error("-r", "--orphans", "dir:", path)
+        self.usage_error("--report", self.folder / "x", "--format", "qcow2", path)
 
     def test_what_is_not_there_yet_says_so(self):
         path = self.sound(Recipe())
-        for words in (["--names"], ["--report", "x.html"]):
-            self.usage_error(*words, path, words=("not available",))
+        self.usage_error("--names", path, words=("not available",))
         for words in (["--diff", path], ["--map", "--chain"]):
             done = imgdump(*words, path)
             self.assertEqual((done.code, done.out), (16, ""))

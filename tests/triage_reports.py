@@ -15,7 +15,7 @@ import zlib
 
 from imglib import hostile
 from imglib.make import Recipe
-from imglib.programs import BIN, folder_state, imgdump, qemu_img, qemu_io, run
+from imglib.programs import BIN, file_state, folder_state, imgdump, imgfsck, qemu_img, qemu_io, run
 from imglib.testing import ImageTest, main
 
 SCHEMA = pathlib.Path(__file__).resolve().parent / "imglib" / "dfxml.rng"
@@ -315,6 +315,60 @@ class Reports(ImageTest):
                          sorted(event["timestamp"] for event in events))
         self.assertIn(info.st_mtime_ns // 1000, [
             event["timestamp"] for event in events if event["image_path"] == f"{store}/plain"])
+
+
+class OnePage(ImageTest):
+    """imgfsck --report"""
+
+    def texts(self, page):
+        parsed = Page(page.read_text())
+        self.assertEqual(parsed.open, [])
+        return parsed.texts
+
+    def test_a_page_of_what_was_found(self):
+        path = self.damaged("l2-copied-clear")[0]
+        page, before = self.folder / "page", file_state(path)
+        plain = imgfsck(path)
+        done = imgfsck("--report", page, path)
+        self.assertEqual((done.code, done.out), (plain.code, plain.out), done.err)
+        self.assertEqual(file_state(path), before)
+        texts = self.texts(page)
+        self.assertIn(str(path), texts)
+        self.assertIn("qcow2-l2-copied", "".join(texts))
+        self.assertNotIn("What to look at first", texts)
+        self.assertNotIn("The check found nothing.", texts)
+
+    def test_a_page_of_what_is_left(self):
+        path = self.damaged("l2-copied-clear")[0]
+        page = self.folder / "page"
+        self.assertEqual(imgfsck("--repair", "--no-undo", "--report", page, path).code, 1)
+        self.assertIn("The check found nothing.", self.texts(page))
+
+    def test_several_images_and_a_database(self):
+        names = [self.folder / "one", self.folder / os.fsdecode(EVIL[:20])]
+        for name in names:
+            os.rename(self.sound(Recipe()), name)
+        page, db = self.folder / "page", self.folder / "db"
+        self.assertEqual(imgfsck("--report", page, "--db", db, *names).code, 0)
+        texts = self.texts(page)
+        self.assertIn("2 disk images", texts)
+        self.assertIn("What to look at first", texts)
+        self.assertNotRegex("".join(texts), "[\x00-\x08\x0b-\x1f\x7f]")
+        connection = sqlite3.connect(f"file:{db}?mode=ro", uri=True)
+        self.assertEqual(connection.execute("SELECT count(*) FROM image").fetchall(), [(2,)])
+        connection.close()
+
+    def test_nothing_is_overwritten_and_nothing_done_then(self):
+        path = self.damaged("l2-copied-clear")[0]
+        page, before = self.folder / "page", file_state(path)
+        page.write_text("mine")
+        done = imgfsck("--repair", "--report", page, path)
+        self.assertEqual((done.code, done.out), (8, ""))
+        self.assertIn("not overwritten", done.err)
+        self.assertEqual((page.read_text(), file_state(path)), ("mine", before))
+        self.assertEqual(imgfsck("--report", self.folder / "no" / "page", path).code & 8, 8)
+        self.assertEqual(imgfsck("--report", self.folder / "other", self.folder).code, 8)
+        self.assertEqual(imgfsck("--report", self.folder / "gone-page", self.folder / "gone").code, 8)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@
 #include "report/explain.h"
 #include "tools/common/exit_codes.h"
 #include "tools/common/sandbox.h"
+#include "tools/imgfsck/page.h"
 #include "tools/imgfsck/run.h"
 
 namespace imgfsck {
@@ -49,19 +50,8 @@ int Joined(ExitStyle style, int a, int b) {
   return 0;
 }
 
-int Run(int argc, char** argv) {
-  ParsedCommand command = ParseImgfsck({argv + 1, argv + argc});
-  if (command.exit_code) {
-    fmt::print(*command.exit_code == 0 ? stdout : stderr, "{}\n", command.text);
-    return *command.exit_code;
-  }
-  ImgfsckOptions& options = command.options;
-  if (!options.explain.empty() || options.list_problems) return ShowCatalogue(options);
-  if (!options.password_file.empty()) {
-    auto password = ReadPassword(options.password_file);
-    if (!password) return Fail(options.password_file, password.error());
-    options.repair_options.check.passphrase = *password;
-  }
+// Everything but the page.
+int RunOnImages(const ImgfsckOptions& options) {
   const SandboxLevel sandbox = UsableSandbox("imgfsck", options.sandbox());
   const bool seal = sandbox == SandboxLevel::kSealed;
   if (!seal) PutOnSandbox("imgfsck", sandbox);
@@ -87,6 +77,32 @@ int Run(int argc, char** argv) {
   }
   if (database != nullptr) {
     if (auto done = database->Finish(); !done) return Fail(options.db, done.error());
+  }
+  return status;
+}
+
+int Run(int argc, char** argv) {
+  ParsedCommand command = ParseImgfsck({argv + 1, argv + argc});
+  if (command.exit_code) {
+    fmt::print(*command.exit_code == 0 ? stdout : stderr, "{}\n", command.text);
+    return *command.exit_code;
+  }
+  ImgfsckOptions& options = command.options;
+  if (!options.explain.empty() || options.list_problems) return ShowCatalogue(options);
+  if (!options.password_file.empty()) {
+    auto password = ReadPassword(options.password_file);
+    if (!password) return Fail(options.password_file, password.error());
+    options.repair_options.check.passphrase = *password;
+  }
+  if (auto free = CheckPagePath(options); !free) return Fail("", free.error());
+  // Under a filter no process could be started, and the page needs some.
+  const auto work = [&] { return RunOnImages(options); };
+  int status = options.report.empty() ? work() : RunApart("imgfsck", "", work);
+  if (status == kExitStopped) return status;
+  if (!options.report.empty()) {
+    if (auto done = WritePage(options); !done) {
+      status = Joined(options.exit_style, status, Fail(options.report, done.error()));
+    }
   }
   const bool qemu = options.exit_style == ExitStyle::kQemu;
   const bool tool_failed = qemu ? status == 1 || status == 63 || status == kExitUsage

@@ -29,7 +29,7 @@ struct Raw {
   std::vector<std::string> fix;
   bool chain = false, deep = false, quiet = false, verbose = false;
   unsigned threads = 0;
-  std::string relink, report_file;
+  std::string relink;
   bool names = false;
 };
 
@@ -89,7 +89,9 @@ void Declare(CLI::App& app, ImgfsckOptions& o, Raw& raw) {
   app.add_option("--profile", raw.profile, "Also check the rules of a platform: azure (vpc)")
       ->type_name("NAME");
   app.add_flag("--names", raw.names, "Name the guest files that findings concern (not yet)");
-  app.add_option("--report", raw.report_file, "Write an HTML page (not yet)")->type_name("FILE");
+  app.add_option("--report", o.report,
+                 "Write an HTML page of the images as they are when all is done")
+      ->type_name("FILE");
   app.add_option("--size-policy", raw.size_policy, "Which size a vpc image has")
       ->type_name("chs|current_size|auto");
   app.add_flag("--no-sandbox", o.no_sandbox,
@@ -261,6 +263,9 @@ class Interpreter {
     if (!o_.format.empty() && FindFormat(o_.format) == nullptr) {
       Fail(fmt::format("unknown format '{}'", o_.format));
     }
+    if (!o_.report.empty() && (!o_.format.empty() || !o_.bad_map.empty())) {
+      Fail("--format and --bad-map do not go with --report, which looks at images by itself");
+    }
     if (!o_.undo.empty() && o_.no_undo) Fail("--undo and --no-undo exclude each other");
     if (!o_.plan.empty() && !o_.output.empty()) Fail("--plan and --output exclude each other");
   }
@@ -270,7 +275,6 @@ class Interpreter {
       if (given) Fail(fmt::format("{} is not available in this version", name));
     };
     missing(raw_.names, "--names");
-    missing(!raw_.report_file.empty(), "--report");
   }
 
   const Raw& raw_;

@@ -18,8 +18,8 @@ struct ImgfsckOptions {
   bool repair = false;
   bool dry_run = false;
   RepairOptions repair_options;  // mode, --fix, --orphans …; `check` holds the check's
-  std::string output, undo, plan, apply, rollback, donor, lost_map, password_file, db, bad_map,
-      explain;
+  std::string output, undo, plan, apply, rollback, donor, lost_map, password_file, db, report,
+      bad_map, explain;
   bool no_undo = false, recover = false, json = false, list_problems = false, exit_zero = false,
        progress = false, no_sandbox = false, rebase_names = false;
   Severity fail_on = Severity::kLeak;
