@@ -22,6 +22,7 @@
 #include "tools/common/image.h"
 #include "tools/common/sandbox.h"
 #include "tools/common/terminal.h"
+#include "tools/imgdump/diff.h"
 #include "tools/imgdump/options.h"
 
 namespace imgfsck {
@@ -33,6 +34,10 @@ class Dump {
   explicit Dump(const ImgdumpOptions& options) : options_(options), out_(STDOUT_FILENO) {}
 
   Status Run() {
+    if (!options_.diff.empty()) {
+      IMG_RETURN_IF_ERROR(ShowDifferences(options_, out_));
+      return out_.Finish();
+    }
     const SandboxLevel sandbox = UsableSandbox("imgdump", options_.sandbox());
     const bool seal = sandbox == SandboxLevel::kSealed;
     if (!seal) PutOnSandbox("imgdump", sandbox);

@@ -20,7 +20,7 @@ constexpr const char* kFooter =
     "signal.";
 
 struct Raw {
-  std::string mode = "table", diff;
+  std::string mode = "table";
   bool chain = false;
 };
 
@@ -34,7 +34,7 @@ void Declare(CLI::App& app, ImgdumpOptions& o, Raw& raw) {
       ->allow_extra_args(false);
   app.add_option("--mode", raw.mode, "How --query prints")->type_name("table|csv|json|jsonl");
   app.add_flag("--map", o.map, "The guest-to-host map, in qemu-img map's shape");
-  app.add_option("--snapshot", o.snapshot, "With --map: that snapshot's view")
+  app.add_option("--snapshot", o.snapshot, "With --map or --diff: that snapshot's view")
       ->type_name("NAME|ID");
   app.add_option("--hex", o.hex, "Annotated hexdump of one structure (header, l1, l2[0], ...)")
       ->type_name("STRUCTURE");
@@ -50,7 +50,12 @@ void Declare(CLI::App& app, ImgdumpOptions& o, Raw& raw) {
   app.add_flag("--progress", o.progress, "Show progress even when stderr is no terminal");
   app.add_flag("--no-sandbox", o.no_sandbox,
                "Do without the system call filter that a hostile image would meet");
-  app.add_option("--diff", raw.diff, "Compare with another image (not yet)")->type_name("IMAGE");
+  app.add_option("--diff", o.diff,
+                 "The guest ranges in which IMAGE differs from this image, an older one perhaps "
+                 "(or the same one with --snapshot); backing files are followed")
+      ->type_name("BEFORE");
+  app.add_option("--diff-snapshot", o.diff_snapshot, "With --diff: that snapshot of BEFORE")
+      ->type_name("NAME|ID");
   app.add_flag("--chain", raw.chain,
                "With --map: what the backing files have, too (not yet; imgio map does)");
   app.set_version_flag("--version", std::string("imgdump ") + IMGFSCK_VERSION);
@@ -63,11 +68,14 @@ std::optional<std::string> Interpret(const Raw& raw, ImgdumpOptions* o) {
   o->mode = *mode;
   if (o->image.empty()) return "no image given";
   int actions = o->map + o->sql + !o->db.empty() + !o->queries.empty() + !o->hex.empty() +
-                !o->metadata.empty();
-  if (actions > 1) return "--map, --sql, --db, --query, --hex and --metadata exclude one another";
-  if (!o->snapshot.empty() && !o->map) return "--snapshot goes with --map";
+                !o->metadata.empty() + !o->diff.empty();
+  if (actions > 1) {
+    return "--map, --sql, --db, --query, --hex, --metadata and --diff exclude one another";
+  }
+  if (!o->snapshot.empty() && !o->map && o->diff.empty()) return "--snapshot goes with --map";
+  if (!o->diff_snapshot.empty() && o->diff.empty()) return "--diff-snapshot goes with --diff";
+  if (!o->diff.empty() && !o->bad_map.empty()) return "--bad-map does not go with --diff";
   if (o->redact && o->metadata.empty()) return "--redact goes with --metadata";
-  if (!raw.diff.empty()) return "--diff is not available in this version";
   if (raw.chain) return "--chain is not available in this version";
   return std::nullopt;
 }

@@ -12,7 +12,7 @@
 namespace imgfsck {
 
 struct ImgdumpOptions {
-  std::string image, format, bad_map, db, snapshot, hex, metadata;
+  std::string image, format, bad_map, db, snapshot, hex, metadata, diff, diff_snapshot;
   std::vector<std::string> queries;
   QueryMode mode = QueryMode::kTable;
   bool json = false, sql = false, map = false, deep = false, redact = false, progress = false,
@@ -24,6 +24,7 @@ struct ImgdumpOptions {
   SandboxLevel sandbox() const {
     if (no_sandbox) return SandboxLevel::kNone;
     const bool writes = !db.empty() || !metadata.empty() || !queries.empty() || sql;
+    if (!diff.empty()) return SandboxLevel::kReadFiles;  // and their backing files
     return writes ? SandboxLevel::kWriteFiles : SandboxLevel::kSealed;
   }
 };
