@@ -101,10 +101,17 @@ Status VhdDriver::ResizeSparse(Footer footer) {
   IMG_RETURN_IF_ERROR(ClearTail());
   uint64_t needed = DivRoundUp(footer.current_size, image_->block_size);
   if (needed > image_->bat_entries) IMG_RETURN_IF_ERROR(GrowTable(needed));
+  ByteVector old(kFooterSize);
+  IMG_RETURN_IF_ERROR(ReadExact(*store_, 0, old));
   Bytes raw = Seal(&footer);
-  IMG_RETURN_IF_ERROR(store_->WriteAt(0, raw));
-  IMG_RETURN_IF_ERROR(store_->Sync());
-  IMG_RETURN_IF_ERROR(store_->WriteAt(footer_offset_, raw));
+  auto written = store_->WriteAt(0, raw);
+  if (written) written = store_->Sync();
+  if (written) written = store_->WriteAt(footer_offset_, raw);
+  if (!written) {
+    // One without the other is a disk of two sizes.
+    if (store_->WriteAt(0, old)) (void)store_->Sync();
+    return written;
+  }
   return store_->Sync();
 }
 
