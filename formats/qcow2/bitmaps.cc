@@ -47,7 +47,12 @@ BitmapDirectory ParseBitmapDirectory(const ByteSource& source, const Geometry& g
     return directory;
   }
   ByteVector bytes(directory.size);
-  if (!ReadPadded(source, directory.offset, bytes)) return directory;
+  // Once more, as a check will ask later whether the place can be read: when it can be then, what
+  // failed here must not be taken for damage.
+  if (!ReadPadded(source, directory.offset, bytes) &&
+      !ReadPadded(source, directory.offset, bytes)) {
+    return directory;
+  }
   directory.readable = true;
   uint64_t at = 0;
   while (at < bytes.size() && directory.entries.size() < kMaxBitmaps) {

@@ -53,8 +53,7 @@ bool IsSnapshotId(std::string_view id) {
 }
 
 uint64_t Snapshot::vm_state_size() const {
-  return extra.size() >= 8 ? LoadBe<uint64_t>(extra.data())
-                                                   : vm_state_size_32;
+  return extra.size() >= 8 ? LoadBe<uint64_t>(extra.data()) : vm_state_size_32;
 }
 
 std::optional<uint64_t> Snapshot::disk_size() const {
@@ -129,6 +128,8 @@ SnapshotTable ParseSnapshots(const ByteSource& source, const Header& header, uin
       break;
     }
     auto entry = ParseSnapshotAt(source, at);
+    // Once more: a read that fails now and works when it is asked for the reason is no damage.
+    if (!entry) entry = ParseSnapshotAt(source, at);
     if (!entry) {
       table.stop = RangeFits(at, kFixedSize, source.Size()) ? SnapshotTable::Stop::kOverrun
                                                             : SnapshotTable::Stop::kPastEof;
