@@ -60,6 +60,10 @@ Result<Statement> Statement::Prepare(sqlite3* db, std::string_view sql, std::str
   if (sql.size() > static_cast<size_t>(sqlite3_limit(db, SQLITE_LIMIT_SQL_LENGTH, -1))) {
     return Error{ErrorCode::kTooLarge, "the SQL text is too long", {}};
   }
+  // SQLite takes it for the end of the text, and would find the same end again and again.
+  if (sql.find('\0') != std::string_view::npos) {
+    return Error{ErrorCode::kInvalid, "the SQL text holds a zero byte", {}};
+  }
   sqlite3_stmt* raw = nullptr;
   const char* rest = nullptr;
   const int code = sqlite3_prepare_v2(db, sql.data(), static_cast<int>(sql.size()), &raw, &rest);

@@ -112,6 +112,17 @@ TEST_F(QueryTest, ReadsAndNothingElse) {
   Ask("SELECT name FROM sqlite_master", QueryMode::kTable);
 }
 
+TEST_F(QueryTest, AZeroByteIsNoEnd) {
+  for (const std::string& sql : {std::string("\0", 1), std::string("SELECT 1;\0", 10),
+                                 std::string("SELECT '\0'; SELECT 2", 20)}) {
+    std::string text;
+    TextWriter out(&text);
+    const Status status = RunQuery(*model_, sql, QueryMode::kTable, out);
+    ASSERT_FALSE(status);
+    EXPECT_EQ(status.error().message, "the SQL text holds a zero byte");
+  }
+}
+
 TEST_F(QueryTest, WriteErrorEndsIt) {
   FILE* full = fopen("/dev/full", "w");
   ASSERT_NE(full, nullptr);
