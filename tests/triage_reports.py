@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 import sqlite3
+import stat
 import struct
 import zlib
 
@@ -155,6 +156,17 @@ class Reports(ImageTest):
         for name in OUTPUTS:
             self.assertEqual(imgtriage(f"--{name}", out, store).code, 8, name)
         self.assertEqual(out.read_text(), "mine")
+
+    def test_one_report_to_stdout(self):
+        store, out = self.store(), self.folder / "out"
+        for name in OUTPUTS:
+            if name == "db":
+                self.assertEqual(imgtriage("--db", "-", store).code, 16)
+                continue
+            self.assertEqual(imgtriage(f"--{name}", out, store).code, 4)
+            self.assertEqual(imgtriage(f"--{name}", "-", store).out, out.read_text(), name)
+            out.unlink()
+        self.assertEqual(imgtriage("--json", "-", "--dfxml", "-", store).code, 16)
 
     def test_the_page(self):
         store = self.store()
@@ -303,6 +315,8 @@ class Reports(ImageTest):
         self.assertEqual(plain[0], hashlib.md5((store / "plain").read_bytes()).hexdigest())
         self.assertEqual((plain[2], plain[6], plain[8]),
                          (str(info.st_ino), str(info.st_size), str(int(info.st_mtime))))
+        self.assertEqual(plain[3:6], ["r/" + stat.filemode(info.st_mode).replace("-", "r", 1),
+                                      str(info.st_uid), str(info.st_gid)])
         table = run("mactime", "-d", "-z", "UTC", "-b", out / "bodyfile",
                     check=True).out
         self.assertIn("(snapshot <b>\\x1b]0;evil\\x07\\x7cx)", table)

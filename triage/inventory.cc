@@ -140,6 +140,9 @@ class Walk {
     FoundFile& file = files_[key];
     file.identity = {info.st_dev, info.st_ino, static_cast<uint64_t>(info.st_size),
                      Nanoseconds(info.st_mtim), Nanoseconds(info.st_ctim)};
+    file.mode = info.st_mode;
+    file.uid = info.st_uid;
+    file.gid = info.st_gid;
     file.stored = SaturatingMul(static_cast<uint64_t>(info.st_blocks), 512);
     file.block_device = S_ISBLK(info.st_mode);
   }

@@ -16,7 +16,8 @@ struct FoundFile {
   std::string path;               // of several names the first in byte order
   std::vector<std::string> also;  // its other names
   FileIdentity identity;
-  uint64_t stored = 0;  // bytes that the host keeps of it
+  uint64_t stored = 0;                  // bytes that the host keeps of it
+  uint32_t mode = 0, uid = 0, gid = 0;  // as of stat(2)
   bool block_device = false;
 };
 

@@ -35,7 +35,7 @@ void Declare(CLI::App& app, ImgtriageOptions& o, Raw& raw) {
   app.add_option("PATH", s.paths, "Images, block devices, and directories to search");
   app.add_option("--report", o.report, "Write an HTML page that needs nothing else")
       ->type_name("FILE");
-  app.add_option("--json", o.json, "Write a JSON document a file, a line each (-: to stdout)")
+  app.add_option("--json", o.json, "Write a JSON document a file, a line each (for each report: - is stdout)")
       ->type_name("FILE");
   app.add_option("--db", o.db,
                  "Write the models of all images, and all else, as an SQLite database")
@@ -146,6 +146,12 @@ std::optional<std::string> Interpret(const Raw& raw, ImgtriageOptions* o) {
       if (outputs[i] == outputs[j]) return fmt::format("{} cannot be two reports", outputs[i]);
     }
   }
+  if (std::ranges::count(std::initializer_list<std::string>{o->report, o->json, o->dfxml,
+                                                            o->bodyfile, o->timesketch},
+                         "-") > 1) {
+    return "only one report can go to stdout";
+  }
+  if (o->db == "-" || o->orphans == "-") return "-: a database or a folder cannot go to stdout";
   o->verbosity = raw.quiet ? -1 : raw.verbose ? 1 : 0;
   if (s.paths.empty() && !o->list_reasons && o->verify_log.empty()) {
     return "no file or directory given";

@@ -168,7 +168,7 @@ class Run {
 
   // A new file with what `write` puts into it, noted in the custody log by its hash.
   Status WriteFile(const std::string& path, const std::function<void(TextWriter& out)>& write) {
-    if (path.empty() || path == "-") return Ok();
+    if (path.empty()) return Ok();
     IMG_ASSIGN_OR_RETURN(const auto file, FileStore::Open(path, FileStore::Mode::kCreateNew));
     TextWriter out(file->fd());
     write(out);
@@ -190,23 +190,27 @@ class Run {
     });
   }
 
+  // Each into its file; what goes to "-" takes the place of the text on stdout.
   Status WriteReports() {
-    IMG_RETURN_IF_ERROR(
-        WriteFile(options_.json, [&](TextWriter& out) { WriteTriageJson(result_, out); }));
-    IMG_RETURN_IF_ERROR(
-        WriteFile(options_.report, [&](TextWriter& out) { WriteHtml(result_, false, out); }));
-    IMG_RETURN_IF_ERROR(
-        WriteFile(options_.dfxml, [&](TextWriter& out) { WriteDfxml(result_, out); }));
-    IMG_RETURN_IF_ERROR(
-        WriteFile(options_.bodyfile, [&](TextWriter& out) { WriteBodyfile(result_, out); }));
-    IMG_RETURN_IF_ERROR(
-        WriteFile(options_.timesketch, [&](TextWriter& out) { WriteTimesketch(result_, out); }));
-    TextWriter out(STDOUT_FILENO);
-    if (options_.json == "-") {
-      WriteTriageJson(result_, out);
-    } else {
+    using Writer = std::function<void(TextWriter & out)>;
+    const std::pair<const std::string&, Writer> reports[] = {
+        {options_.json, [&](TextWriter& out) { WriteTriageJson(result_, out); }},
+        {options_.report, [&](TextWriter& out) { WriteHtml(result_, false, out); }},
+        {options_.dfxml, [&](TextWriter& out) { WriteDfxml(result_, out); }},
+        {options_.bodyfile, [&](TextWriter& out) { WriteBodyfile(result_, out); }},
+        {options_.timesketch, [&](TextWriter& out) { WriteTimesketch(result_, out); }}};
+    Writer to_stdout = [&](TextWriter& out) {
       WriteTriageText(result_, {options_.verbosity, WantsColour(STDOUT_FILENO)}, out);
+    };
+    for (const auto& [path, write] : reports) {
+      if (path == "-") {
+        to_stdout = write;
+      } else {
+        IMG_RETURN_IF_ERROR(WriteFile(path, write));
+      }
     }
+    TextWriter out(STDOUT_FILENO);
+    to_stdout(out);
     return out.Finish();
   }
 

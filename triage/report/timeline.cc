@@ -2,8 +2,11 @@
 #include "triage/report/timeline.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <algorithm>
+#include <bit>
+#include <cctype>
 #include <ctime>
 #include <tuple>
 
@@ -70,6 +73,23 @@ std::string Field(std::string_view text) {
   return field;
 }
 
+// As fls writes it: the type as the name has it, the type as the inode has it, the permissions.
+std::string ModeText(const FoundFile& file) {
+  const char type = file.block_device ? 'b' : 'r';
+  std::string text = {type, '/', type};
+  for (uint32_t bit = 0400; bit != 0; bit >>= 1) {
+    constexpr std::string_view kLetters = "xwr";  // by the bit's place in its group of three
+    text += (file.mode & bit) != 0 ? kLetters[static_cast<size_t>(std::countr_zero(bit)) % 3] : '-';
+  }
+  const std::pair<uint32_t, size_t> special[] = {{S_ISUID, 5}, {S_ISGID, 8}, {S_ISVTX, 11}};
+  for (auto [bit, at] : special) {
+    if ((file.mode & bit) == 0) continue;
+    const char letter = bit == S_ISVTX ? 't' : 's';
+    text[at] = text[at] == 'x' ? letter : static_cast<char>(std::toupper(letter));
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string TimeText(int64_t nanoseconds) {
@@ -119,20 +139,24 @@ void WriteTimesketch(const TriageResult& result, TextWriter& out) {
 }
 
 void WriteBodyfile(const TriageResult& result, TextWriter& out) {
-  auto line = [&](std::string_view md5, const std::string& name, uint64_t inode, uint64_t size,
-                  int64_t mtime, int64_t ctime, int64_t crtime) {
-    out.Put(fmt::format("{}|{}|{}|r/rrwxrwxrwx|0|0|{}|0|{}|{}|{}\n", md5, name, inode, size, mtime,
-                        ctime, crtime));
+  // MD5|name|inode|mode|UID|GID|size|atime|mtime|ctime|crtime. The time of the last access is that
+  // of somebody's reading, perhaps ours: left out.
+  auto line = [&](std::string_view md5, const std::string& name, uint64_t inode,
+                  const std::string& rights, uint64_t size, int64_t mtime, int64_t ctime,
+                  int64_t crtime) {
+    out.Put(fmt::format("{}|{}|{}|{}|{}|0|{}|{}|{}\n", md5, name, inode, rights, size, mtime, ctime,
+                        crtime));
   };
   for (const TriagedFile& file : result.files) {
     const FileIdentity& id = file.file.identity;
     const IdentityFacts& facts = file.facts.identity;
     const auto md5 = file.facts.container.digests.find("md5");
     const std::string name = Field(file.file.path);
-    line(md5 == file.facts.container.digests.end() ? "0" : md5->second, name, id.inode, id.size,
+    line(md5 == file.facts.container.digests.end() ? "0" : md5->second, name, id.inode,
+         fmt::format("{}|{}|{}", ModeText(file.file), file.file.uid, file.file.gid), id.size,
          Seconds(id.mtime_ns), Seconds(id.ctime_ns), facts.created.value_or(0));
     for (const SnapshotRow& snapshot : facts.snapshots) {
-      line("0", fmt::format("{} (snapshot {})", name, Field(snapshot.name)), 0,
+      line("0", fmt::format("{} (snapshot {})", name, Field(snapshot.name)), 0, "-/----------|0|0",
            snapshot.virtual_size, 0, 0, snapshot.date_seconds);
     }
   }
