@@ -172,6 +172,10 @@ class Qcow2Selection {
 
   // Where damage made one cluster both: as metadata it is kept.
   void NoteShared() {
+    if (state_.recovery && !state_.reconstructed) {
+      selection_.notes.push_back(
+          "the header contradicts the tables: where it leads was copied and may hold guest data");
+    }
     uint64_t shared = 0;
     state_.claims().ForEachConflict([&](uint64_t c) {
       const ClaimMap& claims = state_.claims();

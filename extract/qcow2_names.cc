@@ -28,7 +28,12 @@ bool IsNeeded(uint32_t type) {
 
 void Qcow2Names::RedactListed() {
   if (!wanted()) return;
-  RedactFirstCluster();
+  // A header that is worked out from the tables is not what stands in the file.
+  if (state_.reconstructed) {
+    RedactHead(image_.first_cluster.size());
+  } else {
+    RedactFirstCluster();
+  }
   RedactSnapshots();
   RedactBitmaps();
   if (image_.encryption) RedactLuks(image_.encryption->offset);
@@ -42,7 +47,9 @@ void Qcow2Names::RedactFirstCluster() {
   auto keep = [&](uint64_t begin, uint64_t end) {
     for (uint64_t i = begin; i < std::min(end, size); ++i) stays[i] = true;
   };
-  keep(0, std::max<uint64_t>(image_.extensions.begin, kHeaderLengthV2));
+  // (The version may be what is wrong.)
+  keep(0,
+       std::max(image_.extensions.begin, state_.recovery ? kHeaderLengthCurrent : kHeaderLengthV2));
   for (const Extension& record : image_.extensions.records) {
     keep(record.offset, record.offset + 8);
     if (IsNeeded(record.type)) keep(record.offset + 8, record.offset + 8 + record.data.size());
@@ -134,7 +141,7 @@ void Qcow2Names::RedactHead(uint64_t length) {
   if (!wanted()) return;
   ByteVector bytes(std::min(length, image_.file_size));
   std::vector<HostRange> bad;
-  ReadTolerant(*image_.source, 0, bytes, &bad);
+  ReadTolerant(selection_.source, 0, bytes, &bad);
   const uint64_t fields = std::min<uint64_t>(kHeaderLengthCurrent, bytes.size());
   Blank(MutableBytes(bytes).subspan(fields));
   selection_.copy.Replace(0, bytes);

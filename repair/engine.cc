@@ -203,7 +203,8 @@ class Planner {
       return std::optional("it would bring a new problem: " + problems.front().sentence);
     }
     auto changed =
-        kit_.repairer->guest_changes != nullptr
+        outcome.whole_disks ? Result<std::vector<LayerRange>>(outcome.changed)
+        : kit_.repairer->guest_changes != nullptr
             ? kit_.repairer->guest_changes(current(), current_bytes(), next.report, trial)
             : CompareGuests({current(), current_bytes()}, {next.report, trial}, patched,
                             options_.check);

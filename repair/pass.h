@@ -57,6 +57,7 @@ struct OrphanPiece {
 struct PassOutcome {
   uint64_t changes = 0;             // structures changed; 0: nothing to do
   std::vector<LayerRange> changed;  // guest bytes that now read differently (declared)
+  bool whole_disks = false;         // `changed` names whole disks: nobody needs to compare them
   std::vector<LayerRange> lost;     // of those, bytes that are gone
   OrphanReport orphans;
   std::vector<std::string> particulars;  // sentences for the report: what was done, in detail

@@ -14,6 +14,7 @@ import imglib.damage_counts  # noqa: F401
 import imglib.damage_header  # noqa: F401
 import imglib.damage_mapping  # noqa: F401
 import imglib.damage_snapshots  # noqa: F401
+import imglib.damage_start  # noqa: F401
 from imglib.make import make
 from imglib.patient import RECIPES, Unfit, apply
 

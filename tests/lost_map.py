@@ -19,6 +19,7 @@ UNKNOWABLE = {
     "compr-plaintext",
     "ext-duplicate-other",  # of two formats for the backing file QEMU takes the one that fails
 }
+TOO_LARGE = {"start-64k-large"}  # a disk of 1.2 TiB is not read as a whole
 SECTOR = 512
 
 
@@ -64,7 +65,7 @@ class LostMap(ImageTest):
     on_disk = False
 
     def test_every_recipe(self):
-        for name in sample(sorted(RECIPES.keys() - UNKNOWABLE), 60, 15):
+        for name in sample(sorted(RECIPES.keys() - UNKNOWABLE - TOO_LARGE), 60, 15):
             with self.subTest(damage=name):
                 self.check(name)
 

@@ -16,6 +16,7 @@ UNKNOWABLE = {
     "extl2-compr-bitmap",  # these two write guest data before they damage it
     "compr-plaintext",
 }
+NO_HEADER = {name for name in RECIPES if name.startswith("start-")}
 EVERYTHING = 1 << 63
 BLOCK = 512
 
@@ -74,8 +75,10 @@ class LostRanges(ImageTest):
                         continue  # left so damaged that QEMU does not open it
                     ranges = ranges_of(document)
                     named += bool(document["repair"]["lost"])
-                    missing = [hex(at) for at in differences(old, new)
-                               if not any(start <= at < end for start, end in ranges)]
+                    # Without a header nobody knows where the disk ends: behind it, zeros may come.
+                    end = old.stat().st_size // BLOCK * BLOCK if name in NO_HEADER else EVERYTHING
+                    missing = [hex(at) for at in differences(old, new) if at < end
+                               and not any(start <= at < end for start, end in ranges)]
                     self.assertEqual(missing[:10], [], (ranges, summary(document)))
         self.assertGreater(named, 0)
 

@@ -9,11 +9,12 @@
 #include <algorithm>
 
 #include "analyzers/qcow2/conflicts.h"
-#include "formats/qcow2/metadata.h"
+#include "analyzers/qcow2/examine_header.h"
 #include "analyzers/qcow2/rules.h"
 #include "analyzers/qcow2/state.h"
 #include "analyzers/qcow2/stream_overlaps.h"
 #include "base/interrupt.h"
+#include "formats/qcow2/metadata.h"
 #include "formats/qcow2/rows.h"
 
 namespace imgfsck::qcow2 {
@@ -26,8 +27,10 @@ class Check {
         state_(std::make_shared<CheckState>()) {}
 
   Status Run() {
-    IMG_ASSIGN_OR_RETURN(auto image, ParseImage(source_));
-    state_->image = std::move(image);
+    IMG_ASSIGN_OR_RETURN(HeaderVerdict verdict, ExamineHeader(source_, options_));
+    state_->image = verdict.image;
+    state_->recovery = verdict.recovery;
+    state_->reconstructed = verdict.reconstructed;
     Describe();
     JudgeHeader(*state_->image, out_);
     if (state_->image->walkable) {
@@ -49,12 +52,31 @@ class Check {
     }
     if (state_->image->walkable) ProbeSideTables(*state_->image, &state_->image->unreadable);
     Unreadable(state_->image->unreadable, "metadata");
+    // Tables that would fit another header too say nothing against one that harms nobody: a writer
+    // that was stopped leaves such.
+    if (!state_->reconstructed && !AnyCorruption()) {
+      verdict.recovery.reset();
+      state_->recovery.reset();
+    }
+    AddToHeaderFindings(verdict, out_);
     Finish();
     return Ok();
   }
 
  private:
   const Image& image() const { return *state_->image; }
+
+  // That no stopped writer may leave: flags may lag behind counts, counts of a dirty image behind
+  // everything.
+  bool AnyCorruption() const {
+    const bool dirty = image().header.Incompatible(kIncompatDirty);
+    return std::ranges::any_of(out_->kept(), [dirty](const Finding& f) {
+      const std::string_view code = f.info().code;
+      return f.severity_or_default() == Severity::kCorruption &&
+             f.problem != Problem::kQcow2L1Copied && f.problem != Problem::kQcow2L2Copied &&
+             !(dirty && (code.starts_with("qcow2-r") || f.structure.starts_with("refcount")));
+    });
+  }
 
   void Describe() {
     report_->version = fmt::format("{}", image().header.version);

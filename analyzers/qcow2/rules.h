@@ -29,6 +29,9 @@ void ProbeSideTables(const Image& image, std::vector<HostRange>* bad);
 void SetRangeBehindL1(const Image& image, size_t layer, uint64_t offset, uint64_t entries,
                       Finding* finding);
 
+// Some reader, QEMU for one, does not open an image with this header at all.
+bool HeaderIsRefused(const Image& stored);
+
 // A finding about one header field.
 Finding HeaderFinding(Problem problem, std::string_view field, std::string detail = {});
 

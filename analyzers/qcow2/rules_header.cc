@@ -136,6 +136,29 @@ void SetRangeBehindL1(const Image& image, size_t layer, uint64_t offset, uint64_
   }
 }
 
+bool HeaderIsRefused(const Image& stored) {
+  const Header& h = stored.header;
+  if (h.magic != kMagic || !stored.walkable || h.crypt_method > kCryptLuks) return true;
+  uint64_t cluster = stored.geometry.cluster_size;
+  if (h.is_v3()) {
+    bool length = h.header_length >= kHeaderLengthV3 && h.header_length <= cluster;
+    bool compression = h.compression_type <= kZstd &&
+                       (h.compression_type != kDeflate) == h.Incompatible(kIncompatCompression);
+    bool extended =
+        !h.Incompatible(kIncompatExtendedL2) || h.cluster_bits >= kMinClusterBitsExtendedL2;
+    if (!length || !compression || !extended || h.refcount_order > kMaxRefcountOrder ||
+        (h.incompatible_features & ~kIncompatKnown) != 0) {
+      return true;
+    }
+  }
+  uint64_t table = h.refcount_table_clusters * cluster;
+  return !IsAligned(h.l1_table_offset, cluster) || h.l1_size < stored.L1Min(0) ||
+         uint64_t{h.l1_size} * 8 > kMaxL1Bytes || h.size > (uint64_t{1} << 63) - 1 ||
+         !IsAligned(h.refcount_table_offset, cluster) || table == 0 ||
+         table > kMaxRefcountTableBytes || !IsAligned(h.snapshots_offset, cluster) ||
+         h.nb_snapshots > kMaxSnapshots;
+}
+
 void JudgeL1(const Image& image, Findings* out) {
   const Header& h = image.header;
   uint64_t needed = image.L1Min(0);

@@ -42,6 +42,12 @@ void JudgeTable(const Image& image, Findings* out) {
     out->Add(std::move(past));
     return;
   }
+  if (h.nb_snapshots > 0 && table.entries.empty() && table.stop == SnapshotTable::Stop::kNone &&
+      IsAligned(h.snapshots_offset, image.geometry.cluster_size)) {
+    out->Add(HeaderFinding(Problem::kQcow2HdrShapeOverlap, "snapshots_offset",
+                           "no snapshot table, but another table, at " + Hex(h.snapshots_offset)));
+    return;
+  }
   Finding f;
   f.structure = fmt::format("snapshot[{}]", table.stopped_at);
   f.layer = kUnlistedLayer;

@@ -9,6 +9,7 @@
 #include "analyzers/check.h"
 #include "analyzers/qcow2/columns.h"
 #include "analyzers/qcow2/l2_walk.h"
+#include "analyzers/qcow2/recover/recover.h"
 #include "analyzers/qcow2/refcounts.h"
 
 namespace imgfsck::qcow2 {
@@ -21,6 +22,10 @@ struct StreamRef {
 
 struct CheckState {
   std::shared_ptr<Image> image;
+  std::shared_ptr<const Recovery> recovery;  // a better header; null: the stored one, or none known
+  // The stored header cannot be used: *image is the file with the recovered one, and nothing but
+  // the header may be repaired before that is written.
+  bool reconstructed = false;
   std::optional<Columns> columns;       // refers to *image
   WalkResult walk;
   bool walked = false;                  // the L2 tables were walked

@@ -52,6 +52,19 @@ void LoadRefcountTable(Image* image) {
   }
 }
 
+// The header leads to another table, and there is no snapshot at that place.
+bool SnapshotsAreElsewhere(const Image& image) {
+  const Header& h = image.header;
+  HostRange start = MakeHostRange(h.snapshots_offset, 40);
+  bool on_other =
+      start.Overlaps(MakeHostRange(image.active.offset, image.active.bytes())) ||
+      start.Overlaps(MakeHostRange(h.refcount_table_offset, image.refcount_table.size() * 8));
+  for (uint64_t entry : image.refcount_table) on_other |= entry == h.snapshots_offset;
+  if (!on_other) return false;
+  auto first = ParseSnapshotAt(*image.source, h.snapshots_offset);
+  return !first || !IsSnapshotId(first->id);
+}
+
 void LoadExtensions(Image* image) {
   image->extensions = ParseExtensions(image->header, image->first_cluster);
   image->backing_name = BackingName(image->header, image->first_cluster);
@@ -120,7 +133,7 @@ Result<std::unique_ptr<Image>> ParseImage(const ByteSource& source) {
   LoadRefcountTable(image.get());
   // Entries read from between clusters would be nonsense made of other structures.
   if (h.nb_snapshots > 0 && IsAligned(h.snapshots_offset, image->geometry.cluster_size) &&
-      h.snapshots_offset != 0) {
+      h.snapshots_offset != 0 && !SnapshotsAreElsewhere(*image)) {
     image->snapshots = ParseSnapshots(source, h);
     if (image->snapshots.stop == SnapshotTable::Stop::kOverrun) {  // damage, or only unreadable?
       ByteVector entry(image->geometry.cluster_size);

@@ -16,7 +16,8 @@ constexpr std::initializer_list<Problem> kProblems = {
     Problem::kQcow2ComprUndecodable, Problem::kQcow2ComprDataFile,
     Problem::kQcow2Extl2BothBits,
     Problem::kQcow2Extl2AllocNoHost, Problem::kQcow2Extl2ComprBitmap,
-    Problem::kQcow2SnapL2Structure,  Problem::kQcow2MetaOverlap};
+    Problem::kQcow2SnapL2Structure,  Problem::kQcow2MetaOverlap,
+    Problem::kQcow2L2ZeroFlagV2};
 
 class DropMappings {
  public:
@@ -111,6 +112,12 @@ class DropMappings {
       return Fate::kZeroed;
     }
     if (host >= image_.file_size && May(Problem::kQcow2L2EntryPastEof)) return Fate::kZeroed;
+    // Version 2 has no such flag, and nobody wrote it there: what is mapped is the data.
+    if (entry->zero_flag() && !image_.header.is_v3() && May(Problem::kQcow2L2ZeroFlagV2)) {
+      if (host == 0) return Fate::kZeroed;
+      entry->descriptor &= ~kZeroFlag;
+      return Fate::kMended;
+    }
     if (g_.extended_l2) return MendSubclusters(entry);
     return Fate::kKeep;
   }

@@ -9,9 +9,10 @@
 
 namespace imgfsck::qcow2 {
 
-extern const Pass kHeaderPass, kBackingNamePass, kExtensionPass, kSnapshotPass, kReservedBitsPass,
-    kRelinkPass, kDropMappingsPass, kPastEndPass, kEncryptionPass, kBitmapPass, kSplitPass,
-    kRebuildPass, kCountPass, kLeakPass, kLostFoundPass, kCopiedPass, kAutoclearPass, kFlagPass;
+extern const Pass kHeaderRebuildPass, kHeaderPass, kBackingNamePass, kExtensionPass, kSnapshotPass,
+    kReservedBitsPass, kRelinkPass, kDropMappingsPass, kPastEndPass, kEncryptionPass, kBitmapPass,
+    kSplitPass, kRebuildPass, kCountPass, kLeakPass, kLostFoundPass, kCopiedPass, kAutoclearPass,
+    kFlagPass;
 
 // Whether the lost-found pass shall make clusters with content reachable that nothing refers to.
 bool KeepsInSnapshot(const PassContext& context);

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "base/text.h"
+#include "formats/qcow2/metadata.h"
 #include "repair/qcow2/snapshot_table.h"
 
 namespace imgfsck::qcow2 {
@@ -127,13 +128,54 @@ void SnapshotMender::MendIds() {
   }
 }
 
+SnapshotMender::TablePlace SnapshotMender::Place(size_t i) const {
+  const L1Location& l1 = image_.snapshot_l1[i];
+  if (l1.offset == 0 || l1.entries == 0) return TablePlace::kOwn;
+  const HostRange own = MakeHostRange(l1.offset, l1.bytes());
+  auto place = TablePlace::kOwn;
+  ForEachMeta(image_, [&](const MetaRegion& region) {
+    if (!region.host.Overlaps(own) || region.kind == MetaKind::kBitmapData) return;
+    if (region.kind == MetaKind::kSnapshotL1 && region.index >= i) return;
+    const bool table = region.kind == MetaKind::kL1 || region.kind == MetaKind::kSnapshotL1;
+    if (!table || region.host.offset != own.offset) {
+      place = TablePlace::kForeign;
+    } else if (place == TablePlace::kOwn) {
+      place = TablePlace::kShared;
+    }
+  });
+  return place;
+}
+
+Status SnapshotMender::OwnTables() {
+  if (!Should(Problem::kQcow2MetaOverlap)) return Ok();
+  for (size_t i = 0; i < std::min(entries_.size(), image_.snapshot_l1.size()); ++i) {
+    const L1Location& l1 = image_.snapshot_l1[i];
+    if (entries_[i].l1_table_offset != l1.offset || Place(i) != TablePlace::kShared) continue;
+    ByteVector table(l1.bytes());
+    IMG_RETURN_IF_ERROR(editor_.Read(l1.offset, table));
+    IMG_ASSIGN_OR_RETURN(const uint64_t target,
+                         editor_.Allocate(image_.geometry.ClustersOf(l1.bytes())));
+    IMG_RETURN_IF_ERROR(editor_.Write(target, table));
+    entries_[i].l1_table_offset = target;
+    ++outcome_.changes;
+    outcome_.particulars.push_back(
+        fmt::format("the snapshot \"{}\" has an L1 table of its own now; it shared one",
+                    Printable(entries_[i].name)));
+  }
+  return Ok();
+}
+
 Status SnapshotMender::DropHopeless() {
   if (context_.options.mode != RepairMode::kAll) return Ok();
   for (size_t i = std::min(entries_.size(), image_.snapshot_l1.size()); i-- > 0;) {
-    const bool lost = image_.snapshot_l1[i].entries == 0 && image_.L1Min(i + 1) > 0 &&
-                      entries_[i].l1_table_offset == image_.snapshot_l1[i].offset &&
-                      (Should(Problem::kQcow2SnapL1Unaligned) ||
-                       Should(Problem::kQcow2SnapL1PastEof) || Should(Problem::kQcow2SnapL1Short));
+    const bool unreachable =
+        image_.snapshot_l1[i].entries == 0 && image_.L1Min(i + 1) > 0 &&
+        entries_[i].l1_table_offset == image_.snapshot_l1[i].offset &&
+        (Should(Problem::kQcow2SnapL1Unaligned) || Should(Problem::kQcow2SnapL1PastEof) ||
+         Should(Problem::kQcow2SnapL1Short));
+    const bool foreign = entries_[i].l1_table_offset == image_.snapshot_l1[i].offset &&
+                         Should(Problem::kQcow2MetaOverlap) && Place(i) == TablePlace::kForeign;
+    const bool lost = unreachable || foreign;
     if (!lost && !Should(Problem::kQcow2SnapDataFile)) continue;
     if (!lost) IMG_RETURN_IF_ERROR(GiveBack(i));
     DeclareLayer(i, true);

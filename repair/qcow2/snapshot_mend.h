@@ -17,6 +17,12 @@ class SnapshotMender {
 
   void MendFields();
   void MendIds();
+  // Where the top table of snapshot `index` lies: by itself, exactly on another top table, or on
+  // something else that the header leads to.
+  enum class TablePlace { kOwn, kShared, kForeign };
+  TablePlace Place(size_t index) const;
+  // A snapshot that uses the top table of the disk, or of an earlier snapshot, gets a copy of it.
+  Status OwnTables();
   // Those whose top table is lost for good, or that may not be there at all.
   Status DropHopeless();
 

@@ -24,9 +24,11 @@ constexpr std::initializer_list<Problem> kProblems = {
     Problem::kQcow2SnapTableUnaligned, Problem::kQcow2SnapTablePastEof,
     Problem::kQcow2SnapCountCap,       Problem::kQcow2SnapTableCap,
     Problem::kQcow2SnapDataFile,       Problem::kQcow2SnapNameNul,
-    Problem::kQcow2SnapVmstateRange,   Problem::kQcow2SnapTime};
+    Problem::kQcow2SnapVmstateRange,   Problem::kQcow2SnapTime,
+    Problem::kQcow2MetaOverlap};
 // Damage of the table that may hide snapshots: they are looked for in every mode.
-constexpr Problem kHiding[] = {Problem::kQcow2SnapEntryOverrun, Problem::kQcow2SnapTablePastEof};
+constexpr Problem kHiding[] = {Problem::kQcow2SnapEntryOverrun, Problem::kQcow2SnapTablePastEof,
+                               Problem::kQcow2HdrShapeOverlap};
 // A dropped snapshot no longer shares the tables of the disk; a table of which a part could not be
 // read is not given back.
 constexpr Problem kMayAdd[] = {Problem::kQcow2L1Copied, Problem::kQcow2L2Copied,
@@ -51,6 +53,7 @@ class SnapshotRepair {
       FindHidden();
       mender_.MendFields();
       RelinkTable();
+      IMG_RETURN_IF_ERROR(mender_.OwnTables());
       DropPhantoms();
       mender_.MendIds();
     }
@@ -66,10 +69,12 @@ class SnapshotRepair {
   }
 
   bool Unreachable() const {
+    // (kNone: another table is where the header leads.)
     return image_.header.nb_snapshots > 0 && image_.snapshots.entries.empty() &&
            (!IsAligned(image_.header.snapshots_offset, image_.geometry.cluster_size) ||
             image_.header.snapshots_offset == 0 ||
-            image_.header.snapshots_offset >= image_.file_size);
+            image_.header.snapshots_offset >= image_.file_size ||
+            image_.snapshots.stop == SnapshotTable::Stop::kNone);
   }
 
   // The header leads to no table: the table is in the file, perhaps.
@@ -200,7 +205,11 @@ class SnapshotRepair {
     std::vector<uint64_t> orphans = OrphanTables();
     std::vector<size_t> lost;
     for (size_t i = 0; i < image_.snapshot_l1.size(); ++i) {
-      if (image_.snapshot_l1[i].entries == 0 && image_.L1Min(i + 1) > 0) lost.push_back(i);
+      if ((image_.snapshot_l1[i].entries == 0 && image_.L1Min(i + 1) > 0) ||
+          (mender_.Place(i) != SnapshotMender::TablePlace::kOwn &&
+           Should(Problem::kQcow2MetaOverlap))) {
+        lost.push_back(i);
+      }
     }
     if (orphans.size() != 1 || lost.size() != 1 || !Should(Problem::kQcow2SnapOrphanL1)) return;
     uint64_t needed = image_.L1Min(lost[0] + 1);

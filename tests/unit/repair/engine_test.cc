@@ -230,14 +230,20 @@ TEST(Engine, RunningOutOfMemoryEndsThePlan) {
   EXPECT_EQ(plan.error().code, ErrorCode::kOutOfMemory);
 }
 
+PassOutcome OneChange() {
+  PassOutcome outcome;
+  outcome.changes = 1;
+  return outcome;
+}
+
 // Sets a byte that means nothing to one value, and the next pass to another: never finished.
 Result<PassOutcome> SetA(const PassContext& context) {
   IMG_RETURN_IF_ERROR(Put(context.image, 400, 1));
-  return PassOutcome{1, {}, {}, {}, {}, {}, {}};
+  return OneChange();
 }
 Result<PassOutcome> SetB(const PassContext& context) {
   IMG_RETURN_IF_ERROR(Put(context.image, 400, 2));
-  return PassOutcome{1, {}, {}, {}, {}, {}, {}};
+  return OneChange();
 }
 
 TEST(Engine, PassesThatUndoEachOtherComeToAnEnd) {
@@ -249,7 +255,7 @@ TEST(Engine, PassesThatUndoEachOtherComeToAnEnd) {
 TEST(Engine, TheImageMayGrowAndShrink) {
   static const auto resize = [](const PassContext& context) -> Result<PassOutcome> {
     IMG_RETURN_IF_ERROR(context.image.SetSize(20 * kSector));
-    return PassOutcome{1, {}, {}, {}, {}, {}, {}};
+    return OneChange();
   };
   const std::array passes = {Pass{"grow", 1, "grow", Always, resize}};
   auto planned = MakeToyPlan(toy::SoundImage(), passes);
@@ -261,7 +267,7 @@ TEST(Engine, TheImageMayGrowAndShrink) {
 TEST(Engine, CuttingGuestBytesOffDropsThePass) {
   static const auto cut = [](const PassContext& context) -> Result<PassOutcome> {
     IMG_RETURN_IF_ERROR(context.image.SetSize(7 * kSector));
-    return PassOutcome{1, {}, {}, {}, {}, {}, {}};
+    return OneChange();
   };
   const std::array passes = {Pass{"cut", 1, "cut", Always, cut}};
   auto planned = MakeToyPlan(toy::SoundImage(), passes);
