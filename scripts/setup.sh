@@ -15,7 +15,8 @@ build=(g++ cmake ninja-build ccache pkg-config libexpected-dev libcli11-dev libf
        libsqlite3-dev zlib1g-dev libssl-dev libzstd-dev libdeflate-dev nlohmann-json3-dev libseccomp-dev)
 demo=(qemu-utils e2fsprogs python3)
 tests=("${demo[@]}" clang-14 libclang-rt-14-dev libgtest-dev libgmock-dev uml-utilities
-       libvhdi-utils sqlite3 strace util-linux procps libxml2-utils sleuthkit)
+       libvhdi-utils sqlite3 strace util-linux procps libxml2-utils sleuthkit libtsk-dev
+       ntfs-3g dosfstools mtools)
 
 packages=("${build[@]}")
 for option in "$@"; do

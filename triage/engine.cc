@@ -7,6 +7,7 @@
 
 #include "triage/facts_io.h"
 #include "triage/layers.h"
+#include "triage/names/guest_names.h"
 
 namespace imgfsck {
 namespace {
@@ -24,6 +25,7 @@ class Engine {
     Take(std::move(inventory));
     IMG_RETURN_IF_ERROR(ExamineAll());
     Conclude(&result_);
+    if (settings_.names) IMG_RETURN_IF_ERROR(NameFiles());
     if (settings_.content) IMG_RETURN_IF_ERROR(HashDisks());
     if (settings_.verify_untouched) IMG_RETURN_IF_ERROR(VerifyUntouched());
     return std::move(result_);
@@ -111,6 +113,73 @@ class Engine {
         },
         [&](size_t i, WorkerOutcome outcome) {
           HashFacts& facts = into(files[i]);
+          if (outcome.end == WorkerEnd::kDone && outcome.messages.size() == 1) {
+            Unpacker unpacker(outcome.messages[0].bytes);
+            unpacker(facts);
+            if (unpacker.complete()) return;
+          }
+          facts = {};
+          facts.trouble = "the worker " + std::string(ToText(outcome.end));
+        });
+  }
+
+  // What of the active disk findings and unclaimed bytes concern.
+  static std::vector<GuestRange> RangesToName(const ImageFacts& facts) {
+    std::vector<GuestRange> ranges;
+    for (const Finding& finding : facts.check.findings) {
+      if (!finding.guest || finding.severity_or_default() == Severity::kInfo) continue;
+      if (finding.layer.empty() || finding.layer == kActiveLayer) ranges.push_back(*finding.guest);
+      for (const Claimant& claimant : finding.also) {
+        if (claimant.guest && claimant.layer == kActiveLayer) ranges.push_back(*claimant.guest);
+      }
+    }
+    for (const Remnant& remnant : facts.remnants.remnants) {
+      if (remnant.guest_offset) {
+        ranges.push_back(MakeGuestRange(*remnant.guest_offset, remnant.length));
+      }
+    }
+    return ranges;
+  }
+
+  NameFacts NamesIn(size_t index) const {
+    NameFacts facts;
+    const auto layers = LayersOf(result_, index);
+    if (!layers) {
+      facts.trouble = layers.error().message;
+      return facts;
+    }
+    const auto chain = OpenLayers(*layers);
+    if (!chain) {
+      facts.trouble = chain.error().message;
+      return facts;
+    }
+    Driver& driver = (*chain)->driver();
+    GuestDisk disk;
+    disk.size = driver.VirtualSize();
+    disk.read = [&](uint64_t offset, MutableBytes buffer) { return driver.Read(offset, buffer); };
+    return NameRanges(disk, RangesToName(result_.files[index].facts));
+  }
+
+  // In workers of their own: a crash in code for file systems costs the names and nothing else.
+  Status NameFiles() {
+    std::vector<size_t> images;
+    for (size_t i = 0; i < result_.files.size(); ++i) {
+      const TriagedFile& file = result_.files[i];
+      if (!file.is_image() || !file.facts.identity.examined) continue;
+      if (!RangesToName(file.facts).empty()) images.push_back(i);
+    }
+    const PoolOptions pool = Pool("naming files", images.size(),
+                                  [&](size_t i) { return result_.files[images[i]].file.stored; });
+    return RunWorkers(
+        images.size(), pool,
+        [&](size_t i, Sender& sender) {
+          NameFacts facts = NamesIn(images[i]);
+          Packer packer;
+          packer(facts);
+          sender.Send(0, packer.bytes());
+        },
+        [&](size_t i, WorkerOutcome outcome) {
+          NameFacts& facts = result_.files[images[i]].facts.names;
           if (outcome.end == WorkerEnd::kDone && outcome.messages.size() == 1) {
             Unpacker unpacker(outcome.messages[0].bytes);
             unpacker(facts);

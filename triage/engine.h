@@ -25,6 +25,7 @@ struct TriageSettings {
   std::string orphan_folder;  // where copies of unclaimed bytes go, a folder a file; empty: nowhere
   std::string model_folder;   // where workers put databases of their images; empty: none
   bool content = false;       // also hash the disks, with examine.hash's algorithms
+  bool names = false;         // of the guest's files that findings concern
   bool verify_untouched = false;
   std::function<void(std::string_view phase, uint64_t done, uint64_t total)> progress;
 };

@@ -14,6 +14,7 @@
 #include "model/rows.h"
 #include "triage/content.h"
 #include "triage/hashing.h"
+#include "triage/names/guest_names.h"
 #include "triage/picture.h"
 #include "triage/reasons.h"
 
@@ -145,6 +146,7 @@ struct ImageFacts {
   RemnantFacts remnants;
   EntropyFacts entropy;
   std::vector<RuleFacts> rules;
+  NameFacts names;            // of the guest's files that findings concern
   std::string model_trouble;  // why its model is not in the database
   std::string stage;          // the last one that began
   bool complete = false;      // all stages came to their end

@@ -117,6 +117,25 @@ void Fields(A& a, EntropyFacts& v) {
     v.disk_plain, v.disk_plain_more);
 }
 template <class A>
+void Fields(A& a, GuestVolume& v) {
+  a(v.offset, v.length, v.type, v.mapped, v.trouble);
+}
+template <class A>
+void Fields(A& a, NameHit& v) {
+  a(v.range, v.volume);
+  a.Choice(v.kind, NameKind::kUnallocated);
+  a(v.path, v.file_offset);
+}
+template <class A>
+void Fields(A& a, NameFacts& v) {
+  a(v.done, v.trouble, v.volumes, v.hits, v.more, v.faulted);
+  if constexpr (A::kReads) {
+    for (const NameHit& hit : v.hits) {
+      if (hit.volume >= v.volumes.size()) return a.Fail();
+    }
+  }
+}
+template <class A>
 void Fields(A& a, RuleHit& v) {
   a(v.severity, v.message, v.offset, v.length);
 }

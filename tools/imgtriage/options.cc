@@ -51,6 +51,8 @@ void Declare(CLI::App& app, ImgtriageOptions& o, Raw& raw) {
       ->type_name("LIST");
   app.add_flag("--content", s.content,
                "With --hash: also hash the disks, as their guests read them");
+  app.add_flag("--names", s.names,
+               "Name the guest's files that findings and unclaimed bytes concern");
   app.add_flag("--verify-untouched", s.verify_untouched,
                "Hash every file again at the end, and compare");
   app.add_option("--orphans-to", o.orphans,

@@ -12,6 +12,7 @@
 namespace imgfsck {
 namespace {
 
+constexpr size_t kMostNames = 5;   // of guest files, of one finding
 constexpr size_t kMostRows = 200;  // of any one table; JSON has them all
 
 class ImageSection {
@@ -135,9 +136,31 @@ class ImageSection {
                                       RangeText(f.host->offset.value, f.host->length))
                         : Printable(f.structure));
       html_.Cell(GuestText(f));
-      html_.Cell("").NumberCell(f.count).Raw("</tr>");
+      html_.Cell(NamesOf(f)).NumberCell(f.count).Raw("</tr>");
     }
     End(check.findings.size());
+  }
+
+  // The guest's files that lie where the finding is.
+  std::string NamesOf(const Finding& f) const {
+    if (!f.guest || (!f.layer.empty() && f.layer != kActiveLayer)) return "";
+    std::vector<std::string> names;
+    const auto& hits = facts_.names.hits;
+    for (const NameHit& hit : hits) {
+      const GuestRange &a = hit.range, &b = *f.guest;
+      if (a.offset.value >= b.end()) break;
+      if (a.end() <= b.offset.value || hit.path.empty()) continue;
+      std::string name = Printable(hit.path);
+      if (std::ranges::find(names, name) != names.end()) continue;
+      if (names.size() == kMostNames) {
+        names.emplace_back("…");
+        break;
+      }
+      names.push_back(std::move(name));
+    }
+    std::string text;
+    for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+    return text;
   }
 
   static std::string GuestText(const Finding& f) {

@@ -200,6 +200,7 @@ class TriageText {
       Line(fmt::format("    looks encrypted: the first {}, the last {}", HumanSize(e.head),
                        HumanSize(e.tail)));
     }
+    PutNames(facts.names);
     for (const RuleFacts& rule : facts.rules) {
       if (!rule.trouble.empty()) {
         Line(fmt::format("    rule {} failed: {}", Printable(rule.rule), Printable(rule.trouble)));
@@ -209,6 +210,23 @@ class TriageText {
                          Printable(rule.hits[i].message)));
       }
     }
+  }
+
+  // Every file once, whatever of it is concerned.
+  void PutNames(const NameFacts& names) {
+    if (!names.trouble.empty()) Line("    no names: " + Printable(names.trouble));
+    std::vector<std::string> seen;
+    size_t left = 0;
+    for (const NameHit& hit : names.hits) {
+      if (hit.path.empty() || std::ranges::count(seen, hit.path) > 0) continue;
+      if (seen.size() == kMostLines && options_.verbosity < 1) {
+        ++left;
+        break;
+      }
+      seen.push_back(hit.path);
+      Line(fmt::format("    concerns {} of the guest ({})", Printable(hit.path), ToText(hit.kind)));
+    }
+    if (left > 0) Line("    … and further files");
   }
 
   // The end of a long report is what people see.
