@@ -269,7 +269,9 @@ class Workers(ImageTest):
             copy(image, self.folder / f"copy{number}")
         with subprocess.Popen([BIN / "imgtriage", "--json", "-", self.folder],
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tool:
-            time.sleep(0.3)
+            while run("pgrep", "-P", tool.pid).code != 0:  # until it has workers
+                self.assertIsNone(tool.poll())
+            time.sleep(0.1)
             tool.send_signal(signal.SIGTERM)
             out, _ = tool.communicate(timeout=60)
         self.assertEqual(tool.returncode, 32)
