@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Fuzzes every target with libFuzzer (clang 14), address and undefined behaviour sanitizers on, for
+# so many seconds each (an hour unless told). Corpora stay in build/fuzz/corpus and are used again; what breaks a promise
+# is left in build/fuzz/finds. The last table says what was run; docs/reliability.md is made of it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+seconds=3600
+targets=()
+while (($# > 0)); do
+  case "$1" in
+    --seconds) seconds=$2; shift 2 ;;
+    -h|--help) echo "usage: scripts/fuzz.sh [--seconds N] [TARGET...]"; exit 0 ;;
+    -*) echo "usage: scripts/fuzz.sh [--seconds N] [TARGET...]" >&2; exit 16 ;;
+    *) targets+=("$1"); shift ;;
+  esac
+done
+
+scripts/setup.sh --tests
+export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1 CCACHE_SLOPPINESS=pch_defines,time_macros
+cmake --preset fuzz -DCMAKE_CXX_COMPILER_LAUNCHER=ccache >/dev/null
+cmake --build --preset fuzz --target fuzz_target fuzz_smoke -j "$(nproc)"
+
+programs=build/fuzz/tests/fuzz
+if ((${#targets[@]} == 0)); then
+  mapfile -t targets < <("$programs/fuzz_smoke" --list)
+fi
+finds=build/fuzz/finds
+mkdir -p "$finds" build/fuzz/log
+# Besides the seeds that the targets make themselves: the damaged images of the fixtures.
+fixtures=build/fuzz/fixtures
+if [ ! -d "$fixtures" ]; then
+  python3 -B tests/fuzz_corpus.py "$fixtures.new"
+  mv "$fixtures.new" "$fixtures"
+fi
+table=build/fuzz/table.txt
+: >"$table"
+status=0
+for target in "${targets[@]}"; do
+  corpus=build/fuzz/corpus/$target
+  mkdir -p "$corpus"
+  "$programs/fuzz_smoke" "$target" --seeds "$corpus"
+  folders=("$corpus")
+  if [ -d "$fixtures/${target%-*}" ]; then
+    folders+=("$fixtures/${target%-*}")
+  fi
+  log=build/fuzz/log/$target
+  # A find ends the run of its target; the others go on.
+  if ! IMGFSCK_TARGET=$target "$programs/fuzz_target" -max_total_time="$seconds" -timeout=30 \
+      -rss_limit_mb=2048 -max_len=1048576 -print_final_stats=1 -artifact_prefix="$finds/$target-" \
+      "${folders[@]}" >"$log" 2>&1; then
+    echo "fuzz: $target: see $log" >&2
+    status=4
+  fi
+  executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+  edges=$(grep -o 'cov: [0-9]*' "$log" | tail -1 | cut -d' ' -f2)
+  memory=$(sed -n 's/^stat::peak_rss_mb: *//p' "$log")
+  count=$(find "$finds" -name "$target-*" | wc -l)
+  echo "$target $seconds ${executions:-0} ${edges:-0} ${memory:-0} $count" | tee -a "$table"
+done
+exit "$status"
