@@ -18,6 +18,7 @@
 #include "repair/judge.h"
 #include "repair/qcow1/repairer.h"
 #include "repair/qcow2/repairer.h"
+#include "repair/read_watch.h"
 #include "repair/vhd/repairer.h"
 
 namespace imgfsck {
@@ -322,8 +323,10 @@ Status MeasurePatches(const Overlay& overlay, uint64_t* patches, uint64_t* bytes
   return Ok();
 }
 
-Result<Plan> MakePlan(const ByteSource& source, const RepairKit& kit,
-                      const RepairOptions& options) {
+namespace {
+
+Result<Plan> PlanFor(const ByteSource& source, const RepairKit& kit,
+                     const RepairOptions& options) {
   std::set<std::string_view> banned;
   for (;;) {  // ends: every time round one more pass is left out
     IMG_ASSIGN_OR_RETURN(CheckReport before, kit.check(source));
@@ -347,6 +350,17 @@ Result<Plan> MakePlan(const ByteSource& source, const RepairKit& kit,
     }
     return plan;
   }
+}
+
+}  // namespace
+
+Result<Plan> MakePlan(const ByteSource& source, const RepairKit& kit,
+                      const RepairOptions& options) {
+  auto watch = std::make_unique<ReadWatch>(source);
+  IMG_ASSIGN_OR_RETURN(Plan plan, PlanFor(*watch, kit, options));
+  IMG_RETURN_IF_ERROR(watch->Confirm());
+  plan.source = std::move(watch);
+  return plan;
 }
 
 RepairKit KitFor(const Format& format, const CheckOptions& options) {

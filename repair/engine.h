@@ -24,6 +24,7 @@ struct PassRun {
 };
 
 struct Plan {
+  std::unique_ptr<const ByteSource> source;  // what the overlay and the reports read through
   std::unique_ptr<Overlay> overlay;  // over the source that the plan was made for
   CheckReport before;                // of the source
   CheckReport after;                 // of the overlay; not filled in when there is nothing to do
@@ -52,7 +53,7 @@ const Repairer* FindRepairer(std::string_view format);  // null when there is no
 RepairKit KitFor(const Format& format, const CheckOptions& options);
 
 // `source` and what `options` refers to must outlive the plan. kUnsupported for a format that has
-// no repairs.
+// no repairs; kIo when a read failed that succeeds when it is tried again.
 Result<Plan> MakePlan(const ByteSource& source, const Format& format, const RepairOptions& options);
 Result<Plan> MakePlan(const ByteSource& source, const RepairKit& kit, const RepairOptions& options);
 
