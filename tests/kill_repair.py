@@ -6,10 +6,12 @@ image is the old or the new one, or a check answers 8 and says that a repair was
 import collections
 import re
 
+from imglib import fixtures_qcow1, fixtures_vhd
 from imglib.programs import BIN, LONG, SANITIZED, check_json, digest, imgfsck, run
 from imglib.testing import ImageTest, main
 
-DAMAGES = ("refcount-block-zeroed-16", "snap-extra-none", "l2-data-crosslink")
+DAMAGES = ("refcount-block-zeroed-16", "snap-extra-none", "l2-data-crosslink", "vhd/footer-missing",
+           "vhd/entry-twice", "qcow/data-crosslink")
 WRITES = ("pwrite64", "pwritev", "pwritev2", "write", "fsync", "fdatasync", "ftruncate", "fallocate",
           "rename", "renameat", "renameat2", "unlink", "unlinkat", "link", "linkat",
           "copy_file_range", "sync_file_range", "sendfile", "msync")
@@ -27,9 +29,21 @@ class KillRepair(ImageTest):
                    "trace=" + ",".join(WRITES), *inject, BIN / "imgfsck", "--repair",
                    "--threads", "1", path, env=TRACED)
 
+    def image(self, name):
+        """The image with that damage, made anew."""
+        if "/" not in name:
+            return self.damaged(name)[0]
+        self.fresh_folder()
+        kind, name = name.split("/")
+        if kind == "vhd":
+            fixtures_vhd.FIXTURES[name][1](self.folder)
+            return self.folder / fixtures_vhd.FILE
+        fixtures_qcow1.build(self.folder, name)
+        return self.folder / fixtures_qcow1.FILE
+
     def calls(self, name):
         """(old digest, new digest, {system call: how often a whole repair makes it})."""
-        path, _ = self.damaged(name)
+        path = self.image(name)
         old = digest(path)
         done = self.traced_repair(path)
         self.assertEqual(done.code, 1, done.out + done.err)
@@ -56,7 +70,7 @@ class KillRepair(ImageTest):
 
     def kill(self, name, call, number, legal):
         """Returns 1 when the kill left a state that a check calls interrupted."""
-        path, _ = self.damaged(name)
+        path = self.image(name)
         done = self.traced_repair(path, "-e", f"inject={call}:signal=KILL:when={number}")
         self.assertIn(done.code, (-9, 137), done.out + done.err)
         check = imgfsck(path)
@@ -87,7 +101,7 @@ class KillRepair(ImageTest):
                             self.fail_at(name, call, error, number, old, new)
 
     def fail_at(self, name, call, error, number, old, new):
-        path, _ = self.damaged(name)
+        path = self.image(name)
         done = self.traced_repair(path, "-e", f"inject={call}:error={error}:when={number}")
         if done.code == 1:  # what failed was not needed for the repair to be whole
             self.assertEqual(digest(path), new)

@@ -9,6 +9,7 @@ from imglib.programs import check_json, folder_state, imgfsck, run
 from imglib.testing import ImageTest, codes, main, summary
 from imglib.vhd import SECTOR, Vhd, Writer, geometry, random_disk
 from imglib.vhd_cases import CASES
+from lost_map import read_map
 
 KB = 1024
 BLOCK = 64 * KB
@@ -104,7 +105,8 @@ class VhdRows(ImageTest):
 
     def repair(self, case, mode, expected):
         path, hurt, sound, parent = self.image(case)
-        code, document = check_json(path, *OPTIONS, f"--repair={mode}")
+        lost_map = ["--lost-map", self.folder / "lost.map"] if case.content == "lost" else []
+        code, document = check_json(path, *OPTIONS, f"--repair={mode}", *lost_map)
         self.assertIn(code, (0, 1, 4), summary(document))
         left = {f["code"] for f in document["findings"]
                 if not f["fixed"] and f["severity"] == case.severity}
@@ -145,6 +147,13 @@ class VhdRows(ImageTest):
             self.assertEqual([r for r in lost if r[0] < len(want)], [])
         else:
             self.assertTrue(lost, "nothing is said to be lost")
+            # The same ranges for ddrescue.
+            mapped = [(start, start + length) for start, length, status in
+                      read_map(self.folder / "lost.map")[0] if status == "-"]
+            for start, end in lost:
+                if start >= len(got):  # behind the end that the disk has now
+                    continue
+                self.assertTrue(any(a <= start and end <= b for a, b in mapped), (lost, mapped))
         for at in range(0, len(want), SECTOR):
             if want[at:at + SECTOR] != got[at:at + SECTOR]:
                 self.assertTrue(any(a <= at < b for a, b in lost), f"the sector at {at} differs")
