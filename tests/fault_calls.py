@@ -7,7 +7,7 @@ the old or the new one, or a check answers 8 and --recover makes it one of the t
 for can be done then, and taken back to the byte."""
 import re
 
-from imglib.programs import BIN, digest, imgfsck, run
+from imglib.programs import BIN, SANITIZED, digest, imgfsck, run
 from imglib.testing import ImageTest, main, sample
 
 DAMAGE = "refcount-block-zeroed-16"
@@ -87,23 +87,25 @@ class FaultCalls(ImageTest):
         self.assertIn(done.code, (0, 1), done.err)
         all_cases = []
         for call, number in self.calls(path):
+            if SANITIZED and call == "write":
+                continue  # the sanitizers' own: they probe memory with it
             all_cases += [(call, number, f"error={error}") for error in ERRORS[call]]
             if call in CHANGES:
                 all_cases.append((call, number, "signal=KILL"))
-        return sample(all_cases, 30, 10)
+        return sample(all_cases, 30, 16)
 
     def loop(self, prepare):
-        refused = 0
+        stopped = 0
         for call, number, what in self.cases(prepare):
             path, words, legal = prepare()
             done = self.traced(words, "-e", f"inject={call}:{what}:when={number}")
             with self.subTest(call=call, number=number, what=what, code=done.code, err=done.err):
                 killed = done.code in (-9, 137)
                 self.assertTrue(killed if "KILL" in what else done.code in (0, 1, 4, 8))
-                refused += done.code == 8
+                stopped += killed or done.code == 8
                 self.assert_one_of_the_two(path, legal)
                 self.assert_goes_on(path, prepare)
-        return refused
+        return stopped
 
     def assert_one_of_the_two(self, path, legal):
         check = imgfsck(path)
