@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/range_set.h"
 #include "io/byte_source.h"
-#include "repair/range_set.h"
 
 namespace imgfsck {
 

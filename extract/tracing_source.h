@@ -5,8 +5,8 @@
 
 #include <mutex>
 
+#include "base/range_set.h"
 #include "io/byte_source.h"
-#include "repair/range_set.h"
 
 namespace imgfsck {
 

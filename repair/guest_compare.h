@@ -10,8 +10,8 @@
 
 #include <vector>
 
+#include "base/range_set.h"
 #include "repair/pass.h"
-#include "repair/range_set.h"
 
 namespace imgfsck {
 

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "analyzers/check.h"
-#include "repair/range_set.h"
+#include "base/range_set.h"
 
 namespace imgfsck {
 

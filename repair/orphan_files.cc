@@ -8,9 +8,9 @@
 
 #include "base/checked.h"
 #include "base/interrupt.h"
+#include "base/range_set.h"
 #include "base/text.h"
 #include "io/file.h"
-#include "repair/range_set.h"
 
 namespace imgfsck {
 namespace {

@@ -5,7 +5,7 @@
 
 #include "base/checked.h"
 #include "base/interrupt.h"
-#include "triage/range_set.h"
+#include "base/range_set.h"
 
 namespace imgfsck {
 namespace {
@@ -87,9 +87,9 @@ Status ForEachRow(std::unique_ptr<RowCursor<Row>> cursor, Use use) {
 // Bytes of `stored` that no range of `claimed` covers.
 uint64_t Unclaimed(RangeSet* stored, RangeSet* claimed) {
   uint64_t bytes = 0;
-  const auto& claims = claimed->Merge();
+  const auto& claims = claimed->Ranges();
   auto claim = claims.begin();
-  for (auto [begin, end] : stored->Merge()) {
+  for (auto [begin, end] : stored->Ranges()) {
     while (claim != claims.end() && claim->second <= begin) ++claim;
     for (auto each = claim; begin < end; ++each) {
       const uint64_t stop = each == claims.end() ? end : std::clamp(each->first, begin, end);

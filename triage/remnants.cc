@@ -9,10 +9,10 @@
 
 #include "base/checked.h"
 #include "base/interrupt.h"
+#include "base/range_set.h"
 #include "base/text.h"
 #include "io/file.h"
 #include "io/sha256.h"
-#include "triage/range_set.h"
 #include "triage/remnant_class.h"
 
 namespace imgfsck {
@@ -38,7 +38,7 @@ class Search {
 
   Result<RemnantFacts> Run() {
     IMG_RETURN_IF_ERROR(CollectClaims());
-    const auto& claimed = claims_.Merge();
+    const auto& claimed = claims_.Ranges();
     last_claim_ = claimed.empty() ? 0 : claimed.back().second;
     uint64_t at = 0;
     for (const auto& [begin, end] : claimed) {
@@ -80,7 +80,7 @@ class Search {
     }
     // Padding between fields is part of them.
     header_end_ = 0;
-    for (const auto& [begin, end] : claims_.Merge()) {
+    for (const auto& [begin, end] : claims_.Ranges()) {
       if (begin > SaturatingAdd(header_end_, 8) || end > header.length) break;
       header_end_ = end;
     }
@@ -92,7 +92,7 @@ class Search {
       if (finding.guest) guests_.push_back({*finding.host, finding.guest->offset.value});
     }
     std::ranges::stable_sort(guests_, {}, [](const auto& each) { return each.first.offset.value; });
-    leak_ranges_ = &leaks_.Merge();
+    leak_ranges_ = &leaks_.Ranges();
     return Ok();
   }
 

@@ -7,10 +7,10 @@
 #include <map>
 #include <utility>
 
+#include "base/range_set.h"
 #include "io/bad_ranges.h"
 #include "io/file.h"
 #include "model/lost_ranges.h"
-#include "repair/range_set.h"
 #include "report/words.h"
 
 namespace imgfsck {

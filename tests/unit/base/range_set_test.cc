@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "repair/range_set.h"
+#include "base/range_set.h"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A set of bytes as merged half-open ranges: filled first, asked afterwards.
+// A set of bytes as merged half-open ranges: filled in any order, as often as wanted, and asked
+// afterwards. Memory follows the gaps between the ranges: they are merged now and then.
 #pragma once
 
 #include <algorithm>
@@ -22,6 +23,10 @@ class RangeSet {
     }
     sorted_ = sorted_ && (ranges_.empty() || offset > ranges_.back().second);
     ranges_.emplace_back(offset, end);
+    if (!sorted_ && ranges_.size() >= next_merge_) {
+      Seal();
+      next_merge_ = std::max<size_t>(2 * ranges_.size(), kFirstMerge);
+    }
   }
 
   bool Empty() const { return ranges_.empty(); }
@@ -78,7 +83,9 @@ class RangeSet {
                             [](uint64_t value, const auto& range) { return value < range.second; });
   }
 
+  static constexpr size_t kFirstMerge = 1 << 20;
   std::vector<std::pair<uint64_t, uint64_t>> ranges_;
+  size_t next_merge_ = kFirstMerge;
   bool sorted_ = true;
 };
 
