@@ -22,7 +22,7 @@ LinkedFile LookAtLinkedFile(const std::string& image_path, const std::string& na
   bool as_given = name.starts_with('/') || slash == std::string::npos;
   file.path = as_given ? name : image_path.substr(0, slash + 1) + name;
   struct stat status = {}, own = {};
-  if (stat(file.path.c_str(), &status) != 0) {
+  if (stat(file.path.c_str(), &status) != 0 || S_ISDIR(status.st_mode)) {
     file.state = LinkedFile::State::kMissing;
     return file;
   }

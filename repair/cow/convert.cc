@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/interrupt.h"
+#include "formats/common/stored.h"
 #include "repair/cow/passes.h"
 
 namespace imgfsck::cow {
@@ -61,6 +62,26 @@ Status CopyBack(const ByteSource& from, ByteStore* to) {
   return Ok();
 }
 
+// The disk is all that the file holds: neither marks nor data lie behind its end.
+Result<bool> NothingBehind(const Image& image) {
+  const Geometry& g = image.geometry;
+  const uint64_t used = g.tracked_sectors();
+  uint64_t begin = g.bitmap_offset + used / 8;
+  if (used % 8 != 0 && begin < image.file_size) {
+    uint8_t byte[1];
+    IMG_RETURN_IF_ERROR(ReadExact(*image.source, begin++, byte));
+    if (byte[0] >> (used % 8) != 0) return false;
+  }
+  for (auto [from, to] : {std::pair(begin, g.data_offset),
+                          std::pair(AlignUp(g.data_end(), g.sector_size), image.file_size)}) {
+    to = std::min(to, image.file_size);
+    if (from >= to) continue;
+    IMG_ASSIGN_OR_RETURN(const bool zeros, ReadsAsZeros(*image.source, from, to));
+    if (!zeros) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 Result<PassOutcome> Convert(const PassContext& context) {
@@ -72,6 +93,13 @@ Result<PassOutcome> Convert(const PassContext& context) {
   if (!image.walkable || !old.magic_found || old.version != old.spec().version) return outcome;
   if (context.report.findings.Has(Problem::kCowDataBeyondEof)) {
     outcome.notes.push_back("the image is not converted while marked sectors are missing");
+    return outcome;
+  }
+  IMG_ASSIGN_OR_RETURN(const bool all_read, NothingBehind(image));
+  if (!all_read) {
+    outcome.notes.push_back(
+        "the image is not converted: there are marks or bytes behind the end of its disk, whose "
+        "size may be wrong");
     return outcome;
   }
   Header header = old;

@@ -9,6 +9,7 @@
 namespace imgfsck::cow {
 
 Result<PassOutcome> Recreate(const PassContext& context);       // row 3
+Result<PassOutcome> RepairSize(const PassContext& context);     // rows 14, 30: the size
 Result<PassOutcome> RepairHeader(const PassContext& context);   // rows 1, 2, 7–12, 15, 17, 18, 31
 Result<PassOutcome> Relink(const PassContext& context);         // rows 16, 29: --relink
 Result<PassOutcome> RestoreOlder(const PassContext& context);   // row 35

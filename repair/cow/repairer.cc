@@ -16,6 +16,17 @@ bool RelinkWanted(const CheckReport& report, const RepairOptions& options) {
   return !options.relink_parent.empty() && !report.findings.Has(Problem::kCowEmptyFile);
 }
 
+// What a wrong size looks like. It is a guess, however well founded, and never `safe`.
+bool SizeWanted(const CheckReport& report, const RepairOptions& options) {
+  using enum Problem;
+  if (options.mode != RepairMode::kAll) {
+    return WantedAny(report, options, {kCowSizeOverflow, kCowBackingSize});
+  }
+  return WantedAny(report, options,
+                   {kCowSizeOverflow, kCowBackingSize, kCowBitmapTruncated, kCowDataBeyondEof,
+                    kCowLayoutAmbiguous});
+}
+
 bool ExportWanted(const CheckReport&, const RepairOptions& options) {
   return options.orphans == OrphanPolicy::kDirectory;
 }
@@ -25,6 +36,8 @@ constexpr Pass kPasses[] = {
     {"recreate", 5, "writes a header into an empty file", Wanted<kCowEmptyFile>, cow::Recreate},
     {"older-header", 8, "restores the header of the version that the file was made with",
      Wanted<kCowHeaderUpgradedInPlace>, cow::RestoreOlder},
+    {"size", 9, "works the disk size out from the backing file and the file's length", SizeWanted,
+     cow::RepairSize},
     {"header", 10, "restores header fields from what the rest of the file shows",
      Wanted<kCowMagic, kCowVersion, kCowV3BrokenLayout, kCowEndian, kCowSectorsize, kCowAlignment,
             kCowFormatField, kCowSizeZero, kCowPathUnterminated, kCowPathRelative, kCowPathGarbage,

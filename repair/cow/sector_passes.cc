@@ -15,6 +15,26 @@ bool Mends(const PassContext& context, Problem problem) {
   return context.report.findings.Has(problem) && Allowed(problem, context.options);
 }
 
+// A damaged size must not make a file of terabytes, be it of holes: without the backing file, which
+// tells the true size, a file grows by this much at most.
+constexpr uint64_t kMostUnprovenGrowth = kGiB;
+
+Result<bool> Grow(const PassContext& context, uint64_t length, PassOutcome* outcome) {
+  const CheckState& state = StateOf(context.report);
+  const uint64_t old = context.image.Size();
+  const bool proven = state.base.state == LinkedFile::State::kPresent && state.base.regular &&
+                      state.base.size == state.image->header.size;
+  if (length > old && length - old > kMostUnprovenGrowth && !proven) {
+    outcome->notes.push_back(fmt::format(
+        "the file is not made longer by {} bytes for a disk size that no backing file confirms",
+        length - old));
+    return false;
+  }
+  IMG_RETURN_IF_ERROR(context.image.SetSize(length));
+  ++outcome->changes;
+  return true;
+}
+
 // Sets or clears the bits of sectors [first, last).
 Status SetBits(ByteStore& bytes, const Geometry& g, uint64_t first, uint64_t last, bool set) {
   constexpr uint64_t kPiece = 8 * 65536;  // sectors
@@ -41,7 +61,15 @@ class Sectors {
       : context_(context), state_(StateOf(context.report)), image_(*state_.image) {}
 
   Result<PassOutcome> Run() {
-    if (Mends(context_, Problem::kCowDataBeyondEof)) IMG_RETURN_IF_ERROR(BeyondEnd());
+    if (Mends(context_, Problem::kCowDataBeyondEof)) {
+      // A disk this much too large has its marks where no marks are.
+      if (context_.report.findings.Has(Problem::kCowSizeOverflow) ||
+          context_.report.findings.Has(Problem::kCowBitmapTruncated)) {
+        outcome_.notes.push_back("no marks are cleared while the disk size is not believed");
+      } else {
+        IMG_RETURN_IF_ERROR(BeyondEnd());
+      }
+    }
     if (Mends(context_, Problem::kCowDataHoleSet)) IMG_RETURN_IF_ERROR(Holes());
     if (Mends(context_, Problem::kCowDataUnmapped)) {
       IMG_RETURN_IF_ERROR(ForEachUnmarked(image_, [this](uint64_t first, uint64_t last) {
@@ -91,7 +119,7 @@ class Sectors {
         nullptr));
     uint64_t end = image_.HostOf(whole, gone).end();
     if (cut_stored && whole < gone && end > image_.file_size) {
-      IMG_RETURN_IF_ERROR(context_.image.SetSize(end));
+      IMG_RETURN_IF_ERROR(context_.image.SetSize(end));  // less than a sector
       ++outcome_.changes;
     }
     for (auto [first, last] : lost) {
@@ -148,8 +176,8 @@ Result<PassOutcome> RepairBitmap(const PassContext& context) {
   if (!image.walkable) return outcome;
   const Geometry& g = image.geometry;
   if (Mends(context, Problem::kCowBitmapTruncated) && image.file_size < g.bitmap_end()) {
-    IMG_RETURN_IF_ERROR(context.image.SetSize(g.bitmap_end()));
-    ++outcome.changes;
+    IMG_ASSIGN_OR_RETURN(const bool grown, Grow(context, g.bitmap_end(), &outcome));
+    if (!grown) return outcome;
   }
   if (Mends(context, Problem::kCowBitmapBitsPastSize)) {
     IMG_RETURN_IF_ERROR(ClearPadding(context, image));
@@ -191,8 +219,7 @@ Result<PassOutcome> RepairLength(const PassContext& context) {
       outcome.notes.push_back("the file is not lengthened while marked sectors lie behind its end");
       return outcome;
     }
-    IMG_RETURN_IF_ERROR(context.image.SetSize(g.data_end()));
-    ++outcome.changes;
+    IMG_RETURN_IF_ERROR(Grow(context, g.data_end(), &outcome));
   }
   if (Mends(context, Problem::kCowTrailingData) && image.file_size > end) {
     IMG_RETURN_IF_ERROR(context.image.SetSize(end));

@@ -135,6 +135,23 @@ def size_overflow(i):
     field(i, "size", 8, 1 << 63)
 
 
+@fixture("uml-v1", order="little")
+def size_too_small(i):
+    field(i, "size", 8, 4096)
+
+
+@fixture("uml-v2-64", CHAIN)
+def size_huge_file_cut(i):
+    field(i, "size", 8, 0xd8ee7dedd905447)
+    del i.data[-700:]
+
+
+@fixture("qemu-x86-64")
+def size_huge_base_missing(i):
+    field(i, "size", 8, 0x1b943069f841432)
+    i.base.unlink()
+
+
 @fixture()
 def path_unterminated(i):
     at, length = i.layout.path
