@@ -2,7 +2,6 @@
 // The repairs that cost guest data: entries that lead nowhere become zeros, tables that are none
 // are unlinked. Each says which guest range is lost; what they led to by mistake is untouched.
 #include "analyzers/qcow2/entry_rules.h"
-#include "formats/common/deflate.h"
 #include "repair/qcow2/lost_tables.h"
 #include "repair/qcow2/passes.h"
 
@@ -13,8 +12,7 @@ constexpr std::initializer_list<Problem> kProblems = {
     Problem::kQcow2L1EntryUnaligned, Problem::kQcow2L1EntryPastEof, Problem::kQcow2L2Implausible,
     Problem::kQcow2L2EntryReserved,  Problem::kQcow2L2EntryUnaligned,
     Problem::kQcow2L2EntryPastEof,   Problem::kQcow2ComprPastEof,
-    Problem::kQcow2ComprUndecodable, Problem::kQcow2ComprDataFile,
-    Problem::kQcow2Extl2BothBits,
+    Problem::kQcow2ComprDataFile,    Problem::kQcow2Extl2BothBits,
     Problem::kQcow2Extl2AllocNoHost, Problem::kQcow2Extl2ComprBitmap,
     Problem::kQcow2SnapL2Structure,  Problem::kQcow2MetaOverlap,
     Problem::kQcow2L2ZeroFlagV2};
@@ -74,15 +72,6 @@ class DropMappings {
     outcome_.lost.push_back(std::move(range));
   }
 
-  bool Undecodable(const Entry& entry) const {
-    if (!context_.options.check.deep || !May(Problem::kQcow2ComprUndecodable)) return false;
-    CompressedSpan span = DecodeCompressed(g_, entry.descriptor);
-    if (span.offset >= image_.file_size) return false;
-    ByteVector in(span.length + g_.cluster_size), out(g_.cluster_size);
-    if (!ReadPadded(context_.image, span.offset, in)) return false;
-    return image_.header.compression_type == kZstd ? !ZstdDecode(in, out) : !InflateRaw(in, out);
-  }
-
   // What reads as zeros in this image; nothing where only a cluster of zeros would.
   std::optional<Entry> ZeroEntry() const {
     if (g_.extended_l2) return Entry{0, 0xFFFFFFFF00000000};
@@ -96,8 +85,7 @@ class DropMappings {
     if (entry->compressed()) {
       CompressedSpan span = DecodeCompressed(g_, entry->descriptor);
       if ((image_.has_data_file() && May(Problem::kQcow2ComprDataFile)) ||
-          (span.offset >= image_.file_size && May(Problem::kQcow2ComprPastEof)) ||
-          Undecodable(*entry)) {
+          (span.offset >= image_.file_size && May(Problem::kQcow2ComprPastEof))) {
         return Fate::kZeroed;
       }
       if (g_.extended_l2 && entry->subclusters != 0 && May(Problem::kQcow2Extl2ComprBitmap)) {

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "analyzers/qcow2/entry_rules.h"
+#include "analyzers/qcow2/recover/disk_size.h"
 #include "formats/common/deflate.h"
 #include "repair/qcow2/passes.h"
 
@@ -22,7 +23,7 @@ constexpr std::initializer_list<Problem> kProblems = {
     Problem::kQcow2L1Unaligned,        Problem::kQcow2L1PastEof,
     Problem::kQcow2L1OffsetZero,
     Problem::kQcow2SnapOffsetStale,    Problem::kQcow2DatafileRawMap,
-    Problem::kQcow2HdrSizeUnaligned};
+    Problem::kQcow2HdrSizeUnaligned,   Problem::kQcow2HdrSizeCap};
 
 class HeaderRepair {
  public:
@@ -132,6 +133,7 @@ class HeaderRepair {
       header_.snapshots_offset = 0;
     }
     if (Should(Problem::kQcow2HdrSizeUnaligned)) RoundSize();
+    if (Should(Problem::kQcow2HdrSizeCap)) ShrinkDisk();
     uint64_t needed = image_.L1Min(0);
     if (image_.active.entries == 0 && needed > 0) FindLostL1(needed);
     // The table's clusters hold what the disk needs: the number of entries was damaged.
@@ -139,6 +141,18 @@ class HeaderRepair {
         image_.active.entries >= needed && needed > 0) {
       header_.l1_size = static_cast<uint32_t>(needed);
     }
+  }
+
+  // No table maps such a disk: it was smaller.
+  void ShrinkDisk() {
+    const Geometry& g = image_.geometry;
+    const uint64_t room = SaturatingMul(image_.active.entries, g.l2_span);
+    const DiskSize found = FindDiskSize(image_);
+    const uint64_t size = std::min(found.bytes, room);
+    if (size == 0 || size >= header_.size || g.MinL1Entries(size) * 8 > kMaxL1Bytes) return;
+    outcome_.changed.push_back({std::string(kActiveLayer), MakeGuestRange(size, header_.size - size)});
+    outcome_.particulars.push_back("disk size: " + found.evidence);
+    header_.size = size;
   }
 
   // QEMU ignores the odd bytes at the end; with the rest of their sector it shows them.

@@ -25,6 +25,7 @@ constexpr Problem kExplains[] = {
     Problem::kQcow2L2OffsetZeroCopied, Problem::kQcow2L2DataCrosslink,
     Problem::kQcow2L2DataOnMetadata, Problem::kQcow2ComprPastEof,
     Problem::kQcow2ComprOnStd,       Problem::kQcow2L2EmptyWithLeaks,
+    Problem::kQcow2ComprUndecodable, Problem::kQcow2ComprOverlap,
     Problem::kQcow2SnapL2Structure,  Problem::kQcow2SnapEntryOverrun,
     Problem::kQcow2SnapTablePastEof, Problem::kQcow2SnapL1PastEof,
     Problem::kQcow2SnapL1Unaligned,  Problem::kQcow2MetaOverlap,

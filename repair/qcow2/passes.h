@@ -11,7 +11,7 @@ namespace imgfsck::qcow2 {
 
 extern const Pass kHeaderRebuildPass, kHeaderPass, kBackingNamePass, kExtensionPass, kSnapshotPass,
     kReservedBitsPass, kRelinkPass, kDropMappingsPass, kPastEndPass, kEncryptionPass, kBitmapPass,
-    kSplitPass, kRebuildPass, kCountPass, kLeakPass, kLostFoundPass, kCopiedPass, kAutoclearPass,
+    kStreamPass, kSplitPass, kRebuildPass, kCountPass, kLeakPass, kLostFoundPass, kCopiedPass, kAutoclearPass,
     kFlagPass;
 
 // Whether the lost-found pass shall make clusters with content reachable that nothing refers to.

@@ -34,11 +34,11 @@ std::span<const Pass> Passes() {
       Below<qcow2::kSnapshotPass>(),    Below<qcow2::kReservedBitsPass>(),
       Below<qcow2::kRelinkPass>(),      Below<qcow2::kDropMappingsPass>(),
       Below<qcow2::kPastEndPass>(),     Below<qcow2::kEncryptionPass>(),
-      Below<qcow2::kBitmapPass>(),      Below<qcow2::kSplitPass>(),
-      Below<qcow2::kRebuildPass>(),     Below<qcow2::kCountPass>(),
-      Below<qcow2::kLeakPass>(),        Below<qcow2::kLostFoundPass>(),
-      Below<qcow2::kCopiedPass>(),      Below<qcow2::kAutoclearPass>(),
-      Below<qcow2::kFlagPass>()};
+      Below<qcow2::kBitmapPass>(),      Below<qcow2::kStreamPass>(),
+      Below<qcow2::kSplitPass>(),       Below<qcow2::kRebuildPass>(),
+      Below<qcow2::kCountPass>(),       Below<qcow2::kLeakPass>(),
+      Below<qcow2::kLostFoundPass>(),   Below<qcow2::kCopiedPass>(),
+      Below<qcow2::kAutoclearPass>(),   Below<qcow2::kFlagPass>()};
   return passes;
 }
 
