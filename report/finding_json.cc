@@ -9,7 +9,7 @@ void WriteGuestRangeJson(const std::optional<GuestRange>& guest, JsonWriter& jso
   json.Member("guest-length", guest->length);
 }
 
-void WriteFindingJson(const Finding& finding, JsonWriter& json) {
+void WriteFindingJson(const Finding& finding, JsonWriter& json, const GuestNames* names) {
   json.BeginObject();
   json.Member("code", finding.info().code);
   json.Member("severity", ToText(finding.severity_or_default()));
@@ -37,6 +37,7 @@ void WriteFindingJson(const Finding& finding, JsonWriter& json) {
   json.Member("effect", ToText(finding.effect_or_default()));
   json.Member("confidence", finding.confidence);
   if (!finding.evidence.empty()) json.Member("evidence", finding.evidence);
+  if (names != nullptr) WriteNamesJson(*names, finding, json);
   json.EndObject();
 }
 

@@ -6,11 +6,12 @@
 
 #include "base/json_writer.h"
 #include "model/finding.h"
+#include "report/guest_names.h"
 
 namespace imgfsck {
 
 // The members guest-offset and guest-length, where there is a range.
 void WriteGuestRangeJson(const std::optional<GuestRange>& guest, JsonWriter& json);
-void WriteFindingJson(const Finding& finding, JsonWriter& json);
+void WriteFindingJson(const Finding& finding, JsonWriter& json, const GuestNames* names = nullptr);
 
 }  // namespace imgfsck

@@ -22,6 +22,7 @@ Kind KindOf(const Finding& finding) {
 
 // Without -v: of each kind of finding so many are listed, and details are cut.
 constexpr size_t kMostPlaces = 20, kLongestDetail = 300;
+constexpr size_t kMostNames = 5;  // of a place
 
 // In the order of the first finding of each: what is left before what is mended, the worst first.
 struct Block {
@@ -122,6 +123,12 @@ class FindingsText {
     if (!finding.detail.empty()) line += ": " + PrintableStart(finding.detail, kLongestDetail);
     if (!line.empty()) PutLine("at: ", line);
     for (const Claimant& other : finding.also) PutClaimant(other);
+    if (options_.names != nullptr) {
+      const size_t most = options_.verbosity < 1 ? kMostNames : SIZE_MAX;
+      for (const NameLine& named : LinesFor(*options_.names, finding, most)) {
+        PutLine(named.label, named.text);
+      }
+    }
     if (options_.verbosity > 0 && !finding.evidence.empty()) {
       PutLine("  why: ", fmt::format("{} (confidence {:.0f} %)", Printable(finding.evidence),
                                      finding.confidence * 100));

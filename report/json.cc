@@ -78,7 +78,7 @@ void PutFindings(const ImageResult& result, const ReportOptions& options, JsonWr
   const size_t listed = std::min(list.size(), options.max_findings);
   json.Key("findings");
   json.BeginArray();
-  for (size_t i = 0; i < listed; ++i) WriteFindingJson(list[i], json);
+  for (size_t i = 0; i < listed; ++i) WriteFindingJson(list[i], json, options.names);
   json.EndArray();
   // The true numbers of what is left, however many findings are listed.
   json.Key("totals");
@@ -95,7 +95,18 @@ void PutFindings(const ImageResult& result, const ReportOptions& options, JsonWr
   json.EndArray();
 }
 
-void PutRepair(const RepairSummary& repair, JsonWriter& json) {
+// By layer, where more than the active disk was looked at.
+void PutNames(const GuestNames& names, JsonWriter& json) {
+  json.Key("names");
+  json.BeginObject();
+  for (const auto& [layer, facts] : names.layers) {
+    json.Key(layer);
+    WriteNameFactsJson(facts, false, json);
+  }
+  json.EndObject();
+}
+
+void PutRepair(const RepairSummary& repair, const GuestNames* names, JsonWriter& json) {
   json.Key("repair");
   json.BeginObject();
   json.Member("mode", repair.mode);
@@ -115,6 +126,7 @@ void PutRepair(const RepairSummary& repair, JsonWriter& json) {
     WriteGuestRangeJson(range.guest, json);
     json.Member("effect", ToText(range.effect));
     json.Member("by-repair", range.by_repair);
+    if (names != nullptr) WriteRangeNamesJson(*names, range.layer, range.guest, json);
     json.EndObject();
   }
   json.EndArray();
@@ -152,7 +164,8 @@ void WriteImageJson(const ImageResult& result, const ReportOptions& options, Tex
   if (result.error) PutError(*result.error, json);
   PutStrings("notes", result.notes, json);
   PutFindings(result, options, json);
-  if (result.repair) PutRepair(*result.repair, json);
+  if (result.repair) PutRepair(*result.repair, options.names, json);
+  if (options.names != nullptr) PutNames(*options.names, json);
   json.EndObject();
   out.Put('\n');
 }

@@ -12,6 +12,7 @@
 namespace imgfsck {
 namespace {
 
+constexpr size_t kMostNames = 5;    // of a lost range
 constexpr size_t kMostRanges = 20;  // lost ranges listed, unless asked for more detail
 
 struct Counts {
@@ -97,6 +98,9 @@ class ImageText {
     if (options_.verbosity >= 0 && check_ != nullptr) {
       WriteFindingsText(findings, *check_->findings, names_, options_, out_);
       if (!findings.empty()) out_.Put('\n');
+      if (options_.names != nullptr) {
+        WriteNamesText(*options_.names, options_.verbosity > 0 ? SIZE_MAX : kMostRanges, out_);
+      }
     }
     if (result_.repair) PutRepair(*result_.repair);
     PutVerdict(RemediesFor(findings));
@@ -145,10 +149,19 @@ class ImageText {
       const LostRange& range = repair.lost[i];
       PutLine(fmt::format("{}: {}", LostLabel(range, repair.dry_run),
                           names_.GuestText(range.guest, range.layer)));
+      PutNamesOf(range);
     }
     if (repair.lost.size() > most) {
       PutLine(fmt::format("lost: {} (--lost-map FILE lists them)",
                           Plural(repair.lost.size() - most, "more range", "more ranges")));
+    }
+  }
+
+  void PutNamesOf(const LostRange& range) {
+    const NameFacts* facts = options_.names == nullptr ? nullptr : options_.names->Of(range.layer);
+    if (facts == nullptr) return;
+    for (const std::string& text : NameTexts(*facts, range.guest, kMostNames)) {
+      PutLine("  in: " + text);
     }
   }
 
@@ -210,14 +223,12 @@ class ImageText {
     }
     Counts fixed{FixedUnits(result_, Severity::kCorruption), FixedUnits(result_, Severity::kLeak),
                  FixedUnits(result_, Severity::kWarning), 0};
-    std::string text =
-        fmt::format("REPAIRED{}: {} mended, {}{}",
-                    repair.output.empty() ? "" : " into " + ShellQuoted(repair.output),
-                    fixed.problems() > 0 ? CountsText(fixed)
-                                         : Plural(FixedUnits(result_, Severity::kInfo), "remark",
-                                                  "remarks"),
-                    rest,
-                    repair.verified ? "" : " (NOT verified)");
+    std::string text = fmt::format(
+        "REPAIRED{}: {} mended, {}{}",
+        repair.output.empty() ? "" : " into " + ShellQuoted(repair.output),
+        fixed.problems() > 0 ? CountsText(fixed)
+                             : Plural(FixedUnits(result_, Severity::kInfo), "remark", "remarks"),
+        rest, repair.verified ? "" : " (NOT verified)");
     PutVerdictLine(text);
     if (!repair.lost.empty()) {
       PutLine(fmt::format("  {} may not be what the guest wrote: see above",

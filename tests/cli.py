@@ -114,7 +114,6 @@ class CommandLine(ImageTest):
 
     def test_what_is_not_there_yet_says_so(self):
         path = self.sound(Recipe())
-        self.usage_error("--names", path, words=("not available",))
         for words in (["--map", "--chain"],):
             done = imgdump(*words, path)
             self.assertEqual((done.code, done.out), (16, ""))

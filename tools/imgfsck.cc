@@ -54,17 +54,35 @@ int Joined(ExitStyle style, int a, int b) {
 int RunOnImages(const ImgfsckOptions& options) {
   const SandboxLevel sandbox = UsableSandbox("imgfsck", options.sandbox());
   const bool seal = sandbox == SandboxLevel::kSealed;
-  if (!seal) PutOnSandbox("imgfsck", sandbox);
+  std::unique_ptr<NameServer> names;
+  if (options.names) {
+    const auto level = options.no_sandbox ? SandboxLevel::kNone : SandboxLevel::kReadFiles;
+    auto started = NameServer::Start(UsableSandbox("imgfsck", level));
+    if (!started) return Fail("", started.error());
+    names = std::move(*started);
+  }
+  if (!seal) PutOnSandbox("imgfsck", sandbox, names ? names->fd() : -1);
   std::unique_ptr<DatabaseFile> database;
   if (!options.db.empty()) {
     auto created = DatabaseFile::Create(options.db);
     if (!created) return Fail(options.db, created.error());
     database = std::move(*created);
   }
+  std::optional<NameTables> tables;
+  if (database && names) {
+    auto made = NameTables::Create(database->db());
+    if (!made) return Fail(options.db, made.error());
+    tables = std::move(*made);
+  }
   Progress progress("imgfsck", options.progress);
   int status = 0;
-  RunContext context{progress, database.get(), 1, static_cast<int64_t>(options.images.size()) + 1,
-                     seal};
+  RunContext context{progress,
+                     database.get(),
+                     1,
+                     static_cast<int64_t>(options.images.size()) + 1,
+                     seal,
+                     names.get(),
+                     tables ? &*tables : nullptr};
   for (size_t i = 0; i < options.images.size(); ++i) {
     const std::string& image = options.images[i];
     context.image_id = static_cast<int64_t>(i + 1);

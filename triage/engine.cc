@@ -7,7 +7,7 @@
 
 #include "triage/facts_io.h"
 #include "triage/layers.h"
-#include "triage/names/guest_names.h"
+#include "triage/names/chain_names.h"
 
 namespace imgfsck {
 namespace {
@@ -153,11 +153,7 @@ class Engine {
       facts.trouble = chain.error().message;
       return facts;
     }
-    Driver& driver = (*chain)->driver();
-    GuestDisk disk;
-    disk.size = driver.VirtualSize();
-    disk.read = [&](uint64_t offset, MutableBytes buffer) { return driver.Read(offset, buffer); };
-    return NameRanges(disk, RangesToName(result_.files[index].facts));
+    return NamesOfChain(**chain, {RangesToName(result_.files[index].facts), {}}, true);
   }
 
   // In workers of their own: a crash in code for file systems costs the names and nothing else.
@@ -166,7 +162,8 @@ class Engine {
     for (size_t i = 0; i < result_.files.size(); ++i) {
       const TriagedFile& file = result_.files[i];
       if (!file.is_image() || !file.facts.identity.examined) continue;
-      if (!RangesToName(file.facts).empty()) images.push_back(i);
+      const bool bitmaps = !file.facts.identity.bitmaps.empty();
+      if (bitmaps || !RangesToName(file.facts).empty()) images.push_back(i);
     }
     const PoolOptions pool = Pool("naming files", images.size(),
                                   [&](size_t i) { return result_.files[images[i]].file.stored; });

@@ -11,10 +11,10 @@
 
 #include "base/units.h"
 #include "model/finding.h"
+#include "model/name_facts.h"
 #include "model/rows.h"
 #include "triage/content.h"
 #include "triage/hashing.h"
-#include "triage/names/guest_names.h"
 #include "triage/picture.h"
 #include "triage/reasons.h"
 

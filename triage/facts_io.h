@@ -4,17 +4,10 @@
 
 #include "triage/archive.h"
 #include "triage/facts.h"
+#include "triage/names/names_io.h"
 
 namespace imgfsck {
 
-template <class A, class Tag>
-void Fields(A& a, Position<Tag>& v) {
-  a(v.value);
-}
-template <class A, class Offset>
-void Fields(A& a, Range<Offset>& v) {
-  a(v.offset, v.length);
-}
 template <class A>
 void Fields(A& a, Claimant& v) {
   a(v.layer, v.guest, v.structure);
@@ -115,25 +108,6 @@ void Fields(A& a, EntropyFacts& v) {
   a(v.done, v.block, v.zero_bytes, v.plain_bytes, v.random_bytes, v.head, v.tail, v.plan_on,
     v.plan_off, v.plan_begin, v.plan_end, v.plan_repeats, v.disk_plain_bytes, v.disk_random_bytes,
     v.disk_plain, v.disk_plain_more);
-}
-template <class A>
-void Fields(A& a, GuestVolume& v) {
-  a(v.offset, v.length, v.type, v.mapped, v.trouble);
-}
-template <class A>
-void Fields(A& a, NameHit& v) {
-  a(v.range, v.volume);
-  a.Choice(v.kind, NameKind::kUnallocated);
-  a(v.path, v.file_offset);
-}
-template <class A>
-void Fields(A& a, NameFacts& v) {
-  a(v.done, v.trouble, v.volumes, v.hits, v.more, v.faulted);
-  if constexpr (A::kReads) {
-    for (const NameHit& hit : v.hits) {
-      if (hit.volume >= v.volumes.size()) return a.Fail();
-    }
-  }
 }
 template <class A>
 void Fields(A& a, RuleHit& v) {

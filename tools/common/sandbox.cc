@@ -31,8 +31,9 @@ SandboxLevel UsableSandbox(std::string_view tool, SandboxLevel wanted) {
   return SandboxLevel::kNone;
 }
 
-void PutOnSandbox(std::string_view tool, SandboxLevel level) {
-  auto status = EnterSandbox(level, {STDOUT_FILENO, STDERR_FILENO});
+void PutOnSandbox(std::string_view tool, SandboxLevel level, int extra) {
+  auto status = extra < 0 ? EnterSandbox(level, {STDOUT_FILENO, STDERR_FILENO})
+                          : EnterSandbox(level, {STDOUT_FILENO, STDERR_FILENO, extra});
   if (!status) SayWithout(tool, status.error());
 }
 

@@ -14,8 +14,9 @@ namespace imgfsck {
 // `wanted`, or kNone where no filter can be had.
 SandboxLevel UsableSandbox(std::string_view tool, SandboxLevel wanted);
 
-// Puts the filter on, with standard output and standard error left open.
-void PutOnSandbox(std::string_view tool, SandboxLevel level);
+// Puts the filter on, with standard output, standard error and `extra` (a descriptor; -1: none)
+// left open.
+void PutOnSandbox(std::string_view tool, SandboxLevel level, int extra = -1);
 
 // Runs `work` in a process of its own, which may close itself up for good, and returns its exit
 // status. A crash is reported and is kExitFailed; a stop signal is passed on.

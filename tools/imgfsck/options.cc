@@ -30,7 +30,6 @@ struct Raw {
   bool chain = false, deep = false, quiet = false, verbose = false;
   unsigned threads = 0;
   std::string relink;
-  bool names = false;
 };
 
 void Declare(CLI::App& app, ImgfsckOptions& o, Raw& raw) {
@@ -88,7 +87,8 @@ void Declare(CLI::App& app, ImgfsckOptions& o, Raw& raw) {
       ->type_name("PARENT");
   app.add_option("--profile", raw.profile, "Also check the rules of a platform: azure (vpc)")
       ->type_name("NAME");
-  app.add_flag("--names", raw.names, "Name the guest files that findings concern (not yet)");
+  app.add_flag("--names", o.names,
+               "Name the guest files that findings, lost ranges and dirty bitmaps concern");
   app.add_option("--report", o.report,
                  "Write an HTML page of the images as they are when all is done")
       ->type_name("FILE");
@@ -149,7 +149,6 @@ class Interpreter {
     ReadChoices();
     ReadProblems();
     CheckCombinations();
-    CheckMissing();
     return error_;
   }
 
@@ -268,13 +267,6 @@ class Interpreter {
     }
     if (!o_.undo.empty() && o_.no_undo) Fail("--undo and --no-undo exclude each other");
     if (!o_.plan.empty() && !o_.output.empty()) Fail("--plan and --output exclude each other");
-  }
-  // Options that the contract names and this version does not offer yet say so; none is ignored.
-  void CheckMissing() {
-    auto missing = [&](bool given, std::string_view name) {
-      if (given) Fail(fmt::format("{} is not available in this version", name));
-    };
-    missing(raw_.names, "--names");
   }
 
   const Raw& raw_;

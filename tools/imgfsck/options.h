@@ -21,7 +21,7 @@ struct ImgfsckOptions {
   std::string output, undo, plan, apply, rollback, donor, lost_map, password_file, db, report,
       bad_map, explain;
   bool no_undo = false, recover = false, json = false, list_problems = false, exit_zero = false,
-       progress = false, no_sandbox = false, rebase_names = false;
+       progress = false, no_sandbox = false, rebase_names = false, names = false;
   Severity fail_on = Severity::kLeak;
   ExitStyle exit_style = ExitStyle::kFsck;
   size_t max_findings = 10000;

@@ -39,6 +39,7 @@ Status WritePage(const ImgfsckOptions& options) {
   settings.jobs = UsableCores();
   if (!options.no_sandbox) settings.sandbox = UsableSandbox("imgfsck", SandboxLevel::kReadFiles);
   settings.examine.pictures = true;
+  settings.names = options.names;
   settings.examine.deep = options.repair_options.check.deep;
   settings.examine.max_findings = options.max_findings;
   IMG_ASSIGN_OR_RETURN(const TriageResult result, RunTriage(settings));

@@ -18,6 +18,7 @@
 #include "tools/common/image.h"
 #include "tools/common/sandbox.h"
 #include "tools/imgfsck/format_options.h"
+#include "tools/imgfsck/names.h"
 #include "tools/imgfsck/outputs.h"
 
 namespace imgfsck {
@@ -40,6 +41,11 @@ class Runner {
     context_.progress.Start(path_);
     Status status = Dispatch();
     if (status) status = WriteBeside();
+    if (context_.names != nullptr && result_.before) {
+      context_.progress.Start("naming files");
+      names_ = NamesFor(result_, options_, *context_.names);
+      if (status && context_.name_tables != nullptr) status = KeepNames();
+    }
     context_.progress.Clear();
     if (!status) result_.error = status.error();
     return Finish();
@@ -51,7 +57,8 @@ class Runner {
     if (options_.recover) return DoRecover();
     IMG_RETURN_IF_ERROR(LookForInterrupted());
     IMG_ASSIGN_OR_RETURN(image_, OpenImage(path_, options_.format, options_.bad_map, [this] {
-                           if (context_.seal) PutOnSandbox("imgfsck", SandboxLevel::kSealed);
+                           if (!context_.seal) return;
+                           PutOnSandbox("imgfsck", SandboxLevel::kSealed, context_.extra_output());
                          }));
     if (auto text = OptionWithoutUse(options_, *image_.format)) {
       misused_ = true;
@@ -237,6 +244,13 @@ class Runner {
     return AddToDatabase(report, context_.image_id, context_.database);
   }
 
+  Status KeepNames() {
+    for (const auto& [layer, facts] : names_->layers) {
+      IMG_RETURN_IF_ERROR(context_.name_tables->Add(context_.image_id, layer, facts));
+    }
+    return Ok();
+  }
+
   int Finish() {
     if (result_.error && result_.error->code == ErrorCode::kInterrupted) {
       PrintMessage("imgfsck", path_, "stopped; nothing half-written is left");
@@ -267,6 +281,7 @@ class Runner {
     report.max_findings = options_.max_findings;
     report.verbosity = options_.verbosity;
     report.fail_on = options_.fail_on;
+    if (names_) report.names = &*names_;
     report.colour = !options_.json && WantsColour(STDOUT_FILENO);
     TextWriter out(STDOUT_FILENO);
     if (options_.json) {
@@ -285,6 +300,7 @@ class Runner {
   std::optional<CheckReport> report_;
   std::optional<Plan> plan_;
   ImageResult result_;
+  std::optional<GuestNames> names_;
   std::string message_;
   bool misused_ = false;  // an option means nothing for this image
 };

@@ -18,7 +18,6 @@
 namespace imgfsck {
 namespace {
 
-constexpr size_t kMostHits = 10000;
 constexpr uint64_t kMostBlockLooks = 1 << 20;  // blocks whose state is looked up, of a volume
 constexpr uint64_t kMostRecords = 1 << 16;     // records of the $MFT, of one wanted range
 
@@ -35,13 +34,14 @@ std::string LastError() {
 class VolumeNames {
  public:
   VolumeNames(TskDisk& disk, TSK_FS_INFO* fs, uint32_t volume, const WantedRanges& wanted,
-              NameFacts* facts)
+              size_t most_hits, NameFacts* facts)
       : disk_(disk),
         fs_(fs),
         base_(static_cast<uint64_t>(fs->offset)),
         block_(fs->block_size),
         volume_(volume),
         wanted_(wanted),
+        most_hits_(most_hits),
         facts_(facts) {}
 
   void Run(GuestVolume* volume) {
@@ -114,7 +114,7 @@ class VolumeNames {
   void Add(uint64_t begin, uint64_t end, NameKind kind, const std::string& path,
            std::optional<uint64_t> file_offset) {
     wanted_.Overlaps(begin, end, [&](uint64_t from, uint64_t to) {
-      if (facts_->hits.size() >= kMostHits) {
+      if (facts_->hits.size() >= most_hits_) {
         facts_->more = true;
         return;
       }
@@ -192,18 +192,13 @@ class VolumeNames {
 
   NameKind StateOf(uint64_t block) {
     if (block > fs_->last_block_act) return NameKind::kUnallocated;
-    const std::unique_ptr<TSK_FS_BLOCK, decltype(&tsk_fs_block_free)> found(
-        tsk_fs_block_get_flag(fs_, nullptr, block, TSK_FS_BLOCK_FLAG_AONLY), tsk_fs_block_free);
-    if (found == nullptr) {
-      tsk_error_reset();
-      return NameKind::kMetadata;
-    }
-    return (found->flags & TSK_FS_BLOCK_FLAG_UNALLOC) != 0 ? NameKind::kUnallocated
-                                                           : NameKind::kMetadata;
+    const TSK_FS_BLOCK_FLAG_ENUM flags = fs_->block_getflags(fs_, block);
+    tsk_error_reset();
+    return (flags & TSK_FS_BLOCK_FLAG_UNALLOC) != 0 ? NameKind::kUnallocated : NameKind::kMetadata;
   }
 
   void Put(uint64_t begin, uint64_t end, NameKind kind) {
-    if (facts_->hits.size() >= kMostHits) {
+    if (facts_->hits.size() >= most_hits_) {
       facts_->more = true;
       return;
     }
@@ -215,6 +210,7 @@ class VolumeNames {
   const uint64_t base_, block_;
   const uint32_t volume_;
   const WantedRanges& wanted_;
+  const size_t most_hits_;
   NameFacts* facts_;
   uint64_t record_size_ = 0;
   std::map<uint64_t, uint64_t> residents_;  // number of a record -> its place on the disk
@@ -223,8 +219,8 @@ class VolumeNames {
 
 class DiskNames {
  public:
-  DiskNames(const GuestDisk& disk, std::vector<GuestRange> wanted)
-      : disk_(disk), wanted_(std::move(wanted)) {}
+  DiskNames(const GuestDisk& disk, std::vector<GuestRange> wanted, size_t most_hits)
+      : disk_(disk), wanted_(std::move(wanted)), most_hits_(most_hits) {}
 
   NameFacts Run() {
     if (!Volume(0, disk_.size(), true)) {
@@ -274,7 +270,8 @@ class DiskNames {
     }
     if (const char* name = tsk_fs_type_toname(fs->ftype)) volume.type = name;
     volume.mapped = true;
-    VolumeNames(disk_, fs.get(), static_cast<uint32_t>(facts_.volumes.size()), wanted_, &facts_)
+    VolumeNames(disk_, fs.get(), static_cast<uint32_t>(facts_.volumes.size()), wanted_, most_hits_,
+                &facts_)
         .Run(&volume);
     facts_.volumes.push_back(std::move(volume));
     return true;
@@ -291,6 +288,7 @@ class DiskNames {
 
   TskDisk disk_;
   WantedRanges wanted_;
+  const size_t most_hits_;
   NameFacts facts_;
 };
 
@@ -298,8 +296,8 @@ class DiskNames {
 
 bool CanNameFiles() { return true; }
 
-NameFacts NameRanges(const GuestDisk& disk, std::vector<GuestRange> wanted) {
-  return DiskNames(disk, std::move(wanted)).Run();
+NameFacts NameRanges(const GuestDisk& disk, std::vector<GuestRange> wanted, size_t most_hits) {
+  return DiskNames(disk, std::move(wanted), most_hits).Run();
 }
 
 }  // namespace imgfsck

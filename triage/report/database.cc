@@ -4,64 +4,17 @@
 #include <unistd.h>
 
 #include <optional>
-#include <variant>
 
 #include "base/interrupt.h"
 #include "base/json_writer.h"
 #include "base/text.h"
 #include "model/database_file.h"
-#include "model/sqlite.h"
 #include "triage/attention.h"
+#include "triage/report/inserter.h"
+#include "triage/report/name_tables.h"
 
 namespace imgfsck {
 namespace {
-
-// A value of a row; numbers that SQLite's integers do not hold are NULL.
-using Value = std::variant<std::monostate, int64_t, double, std::string>;
-
-Value Number(uint64_t value) {
-  if (value > INT64_MAX) return {};
-  return static_cast<int64_t>(value);
-}
-Value TextOrNull(std::string_view text) {
-  if (text.empty()) return {};
-  return ValidUtf8(text);
-}
-
-// Inserts rows into one table.
-class Inserter {
- public:
-  static Result<Inserter> Into(sqlite3* db, const std::string& table, size_t columns) {
-    std::string sql = "INSERT INTO main." + table + " VALUES (";
-    for (size_t i = 0; i < columns; ++i) sql += i == 0 ? "?" : ", ?";
-    Inserter inserter;
-    IMG_ASSIGN_OR_RETURN(inserter.statement_, Statement::Prepare(db, sql + ")"));
-    return inserter;
-  }
-
-  Status Row(const std::vector<Value>& values) {
-    sqlite3_stmt* statement = statement_.get();
-    for (size_t i = 0; i < values.size(); ++i) {
-      const int column = static_cast<int>(i) + 1;
-      if (const auto* number = std::get_if<int64_t>(&values[i])) {
-        sqlite3_bind_int64(statement, column, *number);
-      } else if (const auto* real = std::get_if<double>(&values[i])) {
-        sqlite3_bind_double(statement, column, *real);
-      } else if (const auto* text = std::get_if<std::string>(&values[i])) {
-        sqlite3_bind_text64(statement, column, text->data(), text->size(), SQLITE_TRANSIENT,
-                            SQLITE_UTF8);
-      } else {
-        sqlite3_bind_null(statement, column);
-      }
-    }
-    IMG_ASSIGN_OR_RETURN([[maybe_unused]] const bool row, statement_.Step());
-    statement_.Reset();
-    return Ok();
-  }
-
- private:
-  Statement statement_;
-};
 
 template <class List, class ToString>
 std::string JsonArray(const List& list, ToString to_string) {
@@ -106,7 +59,8 @@ class TriageTables {
     IMG_RETURN_IF_ERROR(Chains());
     IMG_RETURN_IF_ERROR(Unclaimed());
     IMG_RETURN_IF_ERROR(Rules());
-    return Exec(db_, "COMMIT");
+    IMG_RETURN_IF_ERROR(Exec(db_, "COMMIT"));
+    return Names();
   }
 
  private:
@@ -209,6 +163,17 @@ class TriageTables {
                         hit.length ? Number(*hit.length) : Value()}));
         }
       }
+    }
+    return Ok();
+  }
+
+  Status Names() {
+    IMG_ASSIGN_OR_RETURN(NameTables tables, NameTables::Create(db_));
+    for (size_t i = 0; i < result_.files.size(); ++i) {
+      const NameFacts& names = result_.files[i].facts.names;
+      if (!names.done && names.trouble.empty()) continue;
+      IMG_RETURN_IF_ERROR(
+          tables.Add(static_cast<int64_t>(i + 1), std::string(kActiveLayer), names));
     }
     return Ok();
   }

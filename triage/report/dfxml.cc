@@ -73,6 +73,7 @@ class Dfxml {
     const auto& findings = file.facts.check.findings;
     const size_t listed = std::min(findings.size(), result_.max_findings);
     for (size_t i = 0; i < listed; ++i) PutFinding(findings[i]);
+    PutNames(file.facts.names);
     ContentHash(file.facts.content);
     Runs(file.facts.container);
     xml_.Leaf("sector_size", 512);
@@ -122,6 +123,48 @@ class Dfxml {
     if (!finding.layer.empty()) xml_.Attribute("layer", finding.layer);
     xml_.Attribute("count", finding.count);
     xml_.Text(finding.Message());
+    xml_.Close();
+  }
+
+  // Files of the guest that something concerns, with the bytes of them that are concerned.
+  void PutNames(const NameFacts& names) {
+    if (!names.trouble.empty()) xml_.Leaf("triage:no_names", names.trouble);
+    for (size_t i = 0; i < names.volumes.size(); ++i) {
+      const GuestVolume& volume = names.volumes[i];
+      xml_.Open("triage:volume");
+      xml_.Attribute("number", i);
+      xml_.Attribute("img_offset", volume.offset);
+      xml_.Attribute("img_length", volume.length);
+      xml_.Attribute("type", volume.type);
+      xml_.Attribute("mapped", volume.mapped ? "1" : "0");
+      xml_.Text(volume.trouble);
+      xml_.Close();
+    }
+    for (const NameHit& hit : names.hits) {
+      xml_.Open("triage:guest_file");
+      xml_.Attribute("volume", uint64_t{hit.volume});
+      xml_.Attribute("kind", ToText(hit.kind));
+      xml_.Attribute("img_offset", hit.range.offset.value);
+      xml_.Attribute("img_length", hit.range.length);
+      if (hit.file_offset) xml_.Attribute("file_offset", *hit.file_offset);
+      if (!hit.path.empty()) Name("triage:path", hit.path);
+      xml_.Close();
+    }
+    for (const RangeSetNames& set : names.sets) PutChanges(set);
+  }
+  void PutChanges(const RangeSetNames& set) {
+    xml_.Open("triage:changed_since_bitmap");
+    xml_.Attribute("bytes", set.bytes);
+    Name("triage:name", set.what);
+    if (!set.trouble.empty()) xml_.Leaf("triage:trouble_text", set.trouble);
+    for (const NamedShare& share : set.shares) {
+      xml_.Open("triage:guest_file");
+      xml_.Attribute("volume", uint64_t{share.volume});
+      xml_.Attribute("kind", ToText(share.kind));
+      xml_.Attribute("bytes", share.bytes);
+      if (!share.path.empty()) Name("triage:path", share.path);
+      xml_.Close();
+    }
     xml_.Close();
   }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "report/guest_names.h"
 #include "report/words.h"
 #include "triage/attention.h"
 #include "triage/report/html_picture.h"
@@ -37,6 +38,7 @@ class ImageSection {
     WritePicture(facts_.disk_picture, "The disk", html_);
     html_.Raw("</div>");
     Findings();
+    Names();
     Rules();
     Remnants();
     Entropy();
@@ -150,7 +152,7 @@ class ImageSection {
       const GuestRange &a = hit.range, &b = *f.guest;
       if (a.offset.value >= b.end()) break;
       if (a.end() <= b.offset.value || hit.path.empty()) continue;
-      std::string name = Printable(hit.path);
+      std::string name = PathText(facts_.names, hit.volume, hit.path);
       if (std::ranges::find(names, name) != names.end()) continue;
       if (names.size() == kMostNames) {
         names.emplace_back("…");
@@ -161,6 +163,42 @@ class ImageSection {
     std::string text;
     for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
     return text;
+  }
+
+  void Names() {
+    const NameFacts& names = facts_.names;
+    if (!names.trouble.empty()) Note("no names of guest files: " + Printable(names.trouble));
+    const bool whole = names.volumes.size() == 1 && names.volumes[0].offset == 0 &&
+                       names.volumes[0].trouble.empty();
+    if (!names.volumes.empty() && !whole) Volumes();
+    for (const RangeSetNames& set : names.sets) {
+      const std::string title = "Changed since bitmap " + Printable(set.what) + " began";
+      if (!set.trouble.empty()) Note(title + ": not known: " + Printable(set.trouble));
+      if (set.shares.empty()) continue;
+      Begin(title, set.shares.size(), {"guest file", "kind", "bytes changed"});
+      for (size_t i = 0; i < std::min(set.shares.size(), kMostRows); ++i) {
+        const NamedShare& share = set.shares[i];
+        html_.Raw("<tr>").Cell(PathText(names, share.volume, share.path));
+        html_.Cell(ToText(share.kind)).NumberCell(share.bytes).Raw("</tr>");
+      }
+      End(set.shares.size());
+    }
+    for (const GuestRange& range : names.faulted) {
+      Note("looked at as zeros for names, because it cannot be read: guest " +
+           RangeText(range.offset.value, range.length));
+    }
+  }
+  void Volumes() {
+    const auto& volumes = facts_.names.volumes;
+    Begin("Partitions", volumes.size(), {"number", "holds", "on the disk", "names"});
+    for (size_t i = 0; i < std::min(volumes.size(), kMostRows); ++i) {
+      const GuestVolume& volume = volumes[i];
+      html_.Raw("<tr>").NumberCell(i + 1);
+      html_.Cell(volume.type.empty() ? "nothing known" : Printable(volume.type));
+      html_.Cell(RangeText(volume.offset, volume.length));
+      html_.Cell(volume.trouble.empty() ? "looked up" : Printable(volume.trouble)).Raw("</tr>");
+    }
+    End(volumes.size());
   }
 
   static std::string GuestText(const Finding& f) {

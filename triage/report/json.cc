@@ -7,6 +7,7 @@
 #include "base/json_writer.h"
 #include "base/text.h"
 #include "report/finding_json.h"
+#include "report/guest_names.h"
 #include "triage/attention.h"
 
 namespace imgfsck {
@@ -139,30 +140,7 @@ class FileJson {
     const NameFacts& names = file_.facts.names;
     if (!names.done && names.trouble.empty()) return;
     json_.Key("names");
-    json_.BeginObject();
-    if (!names.trouble.empty()) json_.Member("trouble", names.trouble);
-    json_.Key("volumes");
-    json_.BeginArray();
-    for (const GuestVolume& volume : names.volumes) {
-      json_.BeginObject();
-      json_.Member("guest-offset", volume.offset);
-      json_.Member("guest-length", volume.length);
-      json_.Member("type", volume.type);
-      json_.Member("mapped", volume.mapped);
-      if (!volume.trouble.empty()) json_.Member("trouble", volume.trouble);
-      json_.EndObject();
-    }
-    json_.EndArray();
-    json_.Key("list");
-    json_.BeginArray();
-    for (const NameHit& hit : names.hits) PutName(hit);
-    json_.EndArray();
-    if (names.more) json_.Member("more", true);
-    json_.Key("faulted");
-    json_.BeginArray();
-    for (const GuestRange& range : names.faulted) PutRange(range);
-    json_.EndArray();
-    json_.EndObject();
+    WriteNameFactsJson(names, true, json_);
   }
   void PutRange(const GuestRange& range) {
     json_.BeginObject();
@@ -170,18 +148,6 @@ class FileJson {
     json_.Member("guest-length", range.length);
     json_.EndObject();
   }
-  void PutName(const NameHit& hit) {
-    json_.BeginObject();
-    json_.Member("guest-offset", hit.range.offset.value);
-    json_.Member("guest-length", hit.range.length);
-    json_.Member("volume", uint64_t{hit.volume});
-    json_.Member("kind", ToText(hit.kind));
-    if (!hit.path.empty()) json_.Member("path", hit.path);
-    if (ValidUtf8(hit.path) != hit.path) json_.Member("path-hex", HexEncode(AsBytes(hit.path)));
-    if (hit.file_offset) json_.Member("file-offset", *hit.file_offset);
-    json_.EndObject();
-  }
-
   void PutRemnants() {
     const RemnantFacts& remnants = file_.facts.remnants;
     if (!remnants.done) return;

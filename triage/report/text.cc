@@ -7,6 +7,7 @@
 #include <array>
 
 #include "base/text.h"
+#include "report/guest_names.h"
 #include "report/words.h"
 #include "triage/attention.h"
 
@@ -217,6 +218,12 @@ class TriageText {
     if (!names.trouble.empty()) Line("    no names: " + Printable(names.trouble));
     std::vector<std::string> seen;
     size_t left = 0;
+    for (const GuestVolume& volume : names.volumes) {
+      if (volume.trouble.empty()) continue;
+      Line(fmt::format("    no names of the guest's files at {}: {}{}", Hex(volume.offset),
+                       volume.type.empty() ? "" : Printable(volume.type) + ": ",
+                       Printable(volume.trouble)));
+    }
     for (const NameHit& hit : names.hits) {
       if (hit.path.empty() || std::ranges::count(seen, hit.path) > 0) continue;
       if (seen.size() == kMostLines && options_.verbosity < 1) {
@@ -227,6 +234,24 @@ class TriageText {
       Line(fmt::format("    concerns {} of the guest ({})", Printable(hit.path), ToText(hit.kind)));
     }
     if (left > 0) Line("    … and further files");
+    for (const RangeSetNames& set : names.sets) {
+      const std::string head = fmt::format("    bitmap \"{}\"", Printable(set.what));
+      if (!set.trouble.empty()) {
+        Line(fmt::format("{}: what changed is not known: {}", head, Printable(set.trouble)));
+        continue;
+      }
+      Line(fmt::format("{}: {} changed since it began", head, HumanSize(set.bytes)));
+      for (size_t i = 0; i < set.shares.size(); ++i) {
+        if (i == kMostLines && options_.verbosity < 1) {
+          Line("      … and further files");
+          break;
+        }
+        const NamedShare& share = set.shares[i];
+        if (share.path.empty()) continue;
+        Line(fmt::format("      {} of {} of the guest", HumanSize(share.bytes),
+                         PathText(names, share.volume, share.path)));
+      }
+    }
   }
 
   // The end of a long report is what people see.
