@@ -232,18 +232,21 @@ bool Chain::UsesFile(const std::string& path) const {
 
 Result<ChainStatus> Chain::StatusAt(uint64_t offset, uint64_t limit) {
   limit = std::min(limit, layers_.front()->driver->VirtualSize() - offset);
+  std::optional<uint64_t> place;
   for (size_t depth = 0; depth < layers_.size(); ++depth) {
     Driver& driver = *layers_[depth]->driver;
     if (offset >= driver.VirtualSize()) {
-      // A backing file that is too short decides, too: zeros.
-      return ChainStatus{{limit, MappingState::kZero, std::nullopt}, depth};
+      // What lies behind the end of a backing file is zeros, by the layer that asks for it.
+      return ChainStatus{
+          {limit, MappingState::kZero, std::nullopt}, std::max<size_t>(depth, 1) - 1, true};
     }
     limit = std::min(limit, driver.VirtualSize() - offset);
     IMG_ASSIGN_OR_RETURN(BlockStatus status, driver.StatusAt(offset, limit));
-    if (status.state != MappingState::kUnallocated) return ChainStatus{status, depth};
+    if (status.state != MappingState::kUnallocated) return ChainStatus{status, depth, false};
     limit = std::min(limit, status.length);
+    place = status.host_offset;  // kept for data, though there is none
   }
-  return ChainStatus{{limit, MappingState::kUnallocated, std::nullopt}, layers_.size() - 1};
+  return ChainStatus{{limit, MappingState::kUnallocated, place}, layers_.size() - 1, false};
 }
 
 }  // namespace imgfsck

@@ -52,8 +52,9 @@ struct ChainFile {
 
 // Where a run of guest bytes comes from.
 struct ChainStatus {
-  BlockStatus status;  // unallocated: no layer has it, not even the last one
-  size_t depth = 0;    // the layer that decides; 0 is the image itself
+  BlockStatus status;     // unallocated: no layer has it, not even the last one
+  size_t depth = 0;       // the layer that decides; 0 is the image itself
+  bool past_end = false;  // zeros, as the file behind that layer is too short
 };
 
 class Chain {

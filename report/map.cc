@@ -28,7 +28,7 @@ MapEntry MapEntryOf(const MappingRow& row, uint64_t depth, bool ends_chain,
     case MappingState::kUnallocated:
       entry.present = false;
       entry.zero = ends_chain;
-      return entry;
+      break;  // there may be a place for it nevertheless
     case MappingState::kZero:
       entry.zero = true;
       break;
@@ -106,6 +106,8 @@ Status WriteMap(const ImageRows& rows, const std::string& layer, MapStyle style,
   const bool ends_chain = std::none_of(links.begin(), links.end(), [](const LinkRow& link) {
     return link.kind == "backing" || link.kind == "parent";
   });
+  // QEMU knows no parents of a VHD: blocks without a place are zeros of its own.
+  const bool own_zeros = rows.Image().format == "vpc" && ends_chain;
   RowQuery query;
   query.layer = layer;
   MapWriter writer(style, out);
@@ -115,7 +117,10 @@ Status WriteMap(const ImageRows& rows, const std::string& layer, MapStyle style,
       IMG_RETURN_IF_ERROR(cursor->NextBatch(&batch));
       if (batch.empty()) break;
       for (const MappingRow& row : batch) {
-        if (row.layer == layer) writer.Add(MapEntryOf(row, 0, ends_chain, path));
+        if (row.layer != layer) continue;
+        MapEntry entry = MapEntryOf(row, 0, ends_chain, path);
+        entry.present = entry.present || own_zeros;
+        writer.Add(entry);
       }
     }
   }

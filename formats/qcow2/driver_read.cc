@@ -31,7 +31,7 @@ bool AddCluster(const Core& core, const ClusterState& cluster, uint64_t at, Gues
   }
   while (in_cluster < cluster_size) {
     MappingState state = UnitState(cluster, static_cast<unsigned>(in_cluster / unit_size));
-    bool reserved = state == MappingState::kZero && cluster.has_host;
+    bool reserved = state != MappingState::kData && cluster.has_host;
     uint64_t host = state == MappingState::kData || reserved ? cluster.host + in_cluster : 0;
     if (run->length == 0) {
       *run = {state, 0, host, {}, reserved};

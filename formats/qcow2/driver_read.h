@@ -10,9 +10,9 @@ namespace imgfsck::qcow2 {
 struct GuestRun {
   MappingState state = MappingState::kUnallocated;
   uint64_t length = 0;
-  uint64_t host = 0;      // data, reserved zeros: where the first byte lies
+  uint64_t host = 0;      // data, reserved: where the first byte lies
   CompressedSpan span;    // compressed: the run is (the rest of) one cluster
-  bool reserved = false;  // zero: there is a host cluster for it
+  bool reserved = false;  // no data: there is a host cluster for it
 };
 
 // `limit` > 0 bytes from `offset` on, both inside the L1 table's reach.

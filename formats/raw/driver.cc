@@ -34,7 +34,7 @@ class RawDriver : public Driver {
   Result<BlockStatus> StatusAt(uint64_t offset, uint64_t limit) override {
     IMG_RETURN_IF_ERROR(CheckRange(offset, 1));
     const uint64_t longest = std::min(std::max<uint64_t>(limit, 1), VirtualSize() - offset);
-    if (offset >= bytes().Size()) return BlockStatus{longest, MappingState::kZero, {}};
+    if (offset >= bytes().Size()) return BlockStatus{longest, MappingState::kZero, offset};
     IMG_ASSIGN_OR_RETURN(HostExtent extent, bytes().ExtentAt(offset));
     const uint64_t length =
         std::clamp<uint64_t>(extent.offset + extent.length - offset, 1, longest);

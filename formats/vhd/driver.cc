@@ -215,7 +215,7 @@ Result<BlockStatus> VhdDriver::StatusAt(uint64_t offset, uint64_t limit) {
       block_end = std::min(end, (run.first + free) * image_->block_size);
       more = run.zeros == 0 && stop == run.values.end();
     }
-    return BlockStatus{block_end - offset, MappingState::kUnallocated, {}};
+    return BlockStatus{block_end - offset, Elsewhere(), {}};
   }
   IMG_ASSIGN_OR_RETURN(ByteVector bitmap, BitmapOf(start));
   uint64_t data = start + image_->bitmap_bytes + within;
@@ -225,7 +225,7 @@ Result<BlockStatus> VhdDriver::StatusAt(uint64_t offset, uint64_t limit) {
   uint64_t run_end = index * image_->block_size + BitRunEnd(bitmap, sector, sectors) * kSectorSize;
   uint64_t length = std::min(run_end, block_end) - offset;
   if (BitAt(bitmap, sector)) return BlockStatus{length, MappingState::kData, data};
-  return BlockStatus{length, differencing() ? MappingState::kUnallocated : MappingState::kZero, {}};
+  return BlockStatus{length, Elsewhere(), {}};
 }
 
 }  // namespace imgfsck::vhd

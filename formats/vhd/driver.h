@@ -36,6 +36,10 @@ class VhdDriver : public Driver {
   VhdDriver(std::unique_ptr<Image> image, ByteStore* store);
   bool sparse() const { return image_->sparse(); }
   bool differencing() const { return image_->kind == Kind::kDifferencing; }
+  // What sectors are that the file has nothing for.
+  MappingState Elsewhere() const {
+    return differencing() ? MappingState::kUnallocated : MappingState::kZero;
+  }
   Status CheckRange(uint64_t offset, uint64_t length) const;
   Status CheckWritable() const;
 

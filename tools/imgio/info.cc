@@ -138,7 +138,7 @@ Result<int> MapCommand(const ImgioOptions& options) {
     entry.start = at;
     entry.length = s.length;
     entry.depth = found.depth;
-    entry.present = s.state != MappingState::kUnallocated;
+    entry.present = s.state != MappingState::kUnallocated && !found.past_end;
     entry.data = s.state == MappingState::kData || s.state == MappingState::kCompressed;
     entry.zero = !entry.data;
     entry.offset = s.host_offset;
