@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "analyzers/common/linked_file.h"
 #include "analyzers/qcow1/rules.h"
@@ -77,7 +78,14 @@ void JudgeL1Place(const Image& image, Findings* out) {
 
 void JudgeName(const Image& image, Findings* out) {
   const Header& h = image.header;
-  if (!h.has_backing_name()) return;
+  if (!h.has_backing_name()) {
+    // QEMU reads a name of no bytes, too, and cannot where no file reaches.
+    if (h.backing_file_offset > std::numeric_limits<int64_t>::max()) {
+      out->Add(HeaderFinding(Problem::kQcowBackingName, "backing_file_offset",
+                             fmt::format("at {:#x}, and of no bytes", h.backing_file_offset)));
+    }
+    return;
+  }
   std::string wrong;
   if (h.backing_file_size > kMaxBackingNameLength) {
     wrong = fmt::format("{} bytes long", h.backing_file_size);

@@ -90,6 +90,11 @@ Result<PassOutcome> RepairBackingName(const PassContext& context) {
   Header header = editor.image().header;
   uint64_t file_size = editor.image().file_size;
   if (editor.Mends(Problem::kQcowBackingName)) {
+    if (!header.has_backing_name()) {
+      header.backing_file_offset = 0;
+      IMG_RETURN_IF_ERROR(editor.SetHeader(header));
+      return editor.Finish();
+    }
     // From a place where no name can be, back to the one where writers put it.
     if (!editor.image().name_is_clear() || header.backing_file_offset >= file_size) {
       header.backing_file_offset = editor.image().HeaderEnd();

@@ -253,6 +253,11 @@ def backing_name_outside(i):
     i.put(8, len(i.data) + 5000)
 
 
+@fixture()
+def backing_name_nowhere(i):
+    i.put(8, (1 << 64) - 1)
+
+
 @fixture("backing")
 def backing_name_long(i):
     i.put(16, 2000, 4)
