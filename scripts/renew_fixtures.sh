@@ -20,5 +20,6 @@ python3 -B tests/fixtures.py --renew "$@"
 if (($# == 0)); then
   python3 -B tests/readme.py --renew
   python3 -B tests/comparison.py --renew
+  python3 -B tests/differential.py --renew
 fi
 git status --short -- tests/fixtures README.md docs
