@@ -29,6 +29,11 @@ class Rebuild {
         g_(image_.geometry), editor_(context.image, state_), judge_(context.image, state_) {}
 
   Result<PassOutcome> Run() {
+    // Nothing would be counted but the table of counts itself, and the file would only grow.
+    if (image_.active.entries == 0 && image_.L1Min(0) > 0) {
+      outcome_.notes.push_back("the counts are not written anew while the L1 table is missing");
+      return outcome_;
+    }
     bool whole = image_.refcount_table.empty() || !image_.refcounts_usable ||
                  WantedAny(context_.report, context_.options, kTableProblems);
     IMG_RETURN_IF_ERROR(whole ? RebuildTable() : RebuildBlocks());
