@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Fuzzes every target with libFuzzer (clang 14), address and undefined behaviour sanitizers on, for
-# so many seconds each (an hour unless told). Corpora stay in build/fuzz/corpus and are used again; what breaks a promise
-# is left in build/fuzz/finds. The last table says what was run; docs/reliability.md is made of it.
+# so many seconds each (an hour unless told; reading the seeds comes before). Corpora stay in
+# build/fuzz/corpus and are used again; what breaks a promise is left in build/fuzz/finds. What was
+# run is in build/fuzz/table.txt; scripts/fuzz_report.py puts it into docs/reliability.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
