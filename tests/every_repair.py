@@ -4,8 +4,10 @@
 but for the damage listed here, each with the reason why nobody could mend it."""
 import random
 
+from imglib.make import Recipe
 from imglib.patient import RECIPES, Patient
-from imglib.programs import check_json, guest_copy, qemu_img, qemu_io
+from imglib.programs import (check_json, guest_copy, guest_digest, qemu_check, qemu_img, qemu_io)
+from imglib.qcow2 import COPIED
 from imglib.testing import RANK, ImageTest, main, sample, summary
 
 KEY = "the header of the encryption is gone, and with it the key"
@@ -30,6 +32,29 @@ class EveryRepair(ImageTest):
                 self.assertIn(code, (0, 1), summary(document))
                 _, after = check_json(path, *recipe.options)
                 self.assertLess(self.worst(after), RANK["leak"], summary(after))
+
+    def test_top_tables_on_one_another(self):
+        """Two layers with one L1 table, or an L1 table taken for an L2 table: both come back."""
+        def places(image):
+            first, second = image.snapshots[:2]
+            active = image.header["l1_table_offset"]
+            yield first.place, active
+            yield second.place, first.l1_table_offset
+            yield 40, first.l1_table_offset
+            yield active, first.l1_table_offset | COPIED
+        for number in range(4):
+            with self.subTest(number=number):
+                self.fresh_folder()
+                path = self.sound(Recipe("snapshots"))
+                names = ("second one", "third", None)
+                before = [guest_digest(path, snapshot=name) for name in names]
+                hurt = Patient(path)
+                hurt.put_uint(list(places(hurt))[number][0], 8, list(places(hurt))[number][1])
+                hurt.close()
+                code, document = check_json(path, "--repair=all", "--no-undo")
+                self.assertEqual(code, 1, summary(document))
+                self.assertEqual(qemu_check(path)[0], 0)
+                self.assertEqual([guest_digest(path, snapshot=name) for name in names], before)
 
     def test_part_of_a_stream_is_kept(self):
         """A compressed cluster damaged in the middle: what comes before is kept, the rest listed."""
