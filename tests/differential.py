@@ -26,7 +26,8 @@ PAGE = pathlib.Path(__file__).resolve().parent.parent / "docs" / "comparison.md"
 RENEW = sys.argv[1:] == ["--renew"]
 
 # What is known, by images that show it: (name, format, seed, wound).
-EXAMPLES = [("stricter", "qcow2", 23, 2), ("count-too-high", "qcow2", 10, 3),
+EXAMPLES = [("stricter", "qcow2", 23, 2), ("stricter", "qcow2", 68, 2),
+            ("stricter", "qcow2", 56, 4), ("count-too-high", "qcow2", 10, 3),
             ("past-end", "qcow2", 0, 2), ("past-end", "qcow2", 6, 4), ("past-end", "qcow", 3, 3),
             ("refused", "qcow", 7, 1), ("refused", "vpc", 9, 4), ("refused", "vpc", 18, 2),
             ("place-not-needed", "qcow2", 20, 2), ("read-further", "qcow2", 26, 4),

@@ -20,12 +20,15 @@ STRICTER = {
     "qcow2-l1-copied": "the same, of a mapping table",
     "qcow2-l2-empty-with-leaks": "a mapping table of zeros beside clusters with data that nothing "
                                  "refers to: the table was overwritten",
+    "qcow2-l2-data-on-metadata": "a cluster is data and a table at once, and its count is right",
+    "qcow2-l1-past-eof": "the file ends before the top table, which QEMU takes for zeros",
 }
 
 # name: (what QEMU does, what imgfsck does). Each has an example in EXAMPLES of differential.py.
 KNOWN = {
-    "stricter": ("finds no error", "finds a flag COPIED that the references contradict, or a "
-                 "mapping table of zeros beside data that nothing refers to"),
+    "stricter": ("finds no error", "finds a flag COPIED that the references contradict, a "
+                 "mapping table of zeros beside data that nothing refers to, a cluster that is data "
+                 "and a table at once, or a top table that the file's end cut off"),
     "count-too-high": ("calls a count that is too high a leak, and the flag COPIED beside it "
                        "an error", "calls it a leak alone: nothing can be lost by it"),
     "past-end": ("shows zeros for what lies past the end of the file, or a table of zeros",
