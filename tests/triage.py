@@ -62,7 +62,9 @@ class Inventory(ImageTest):
         self.assertEqual(disk["corruptions"], 0)
         self.assertEqual(len(disk["snapshots"]), 2)
         self.assertGreater(lines[name.format("short")]["corruptions"], 0)
-        self.assertIsNone(lines[name.format("note.qcow2")]["verdict"])
+        for once in ("note.qcow2", "empty.qcow2"):  # named so, and none inside
+            self.assertEqual([r["code"] for r in lines[name.format(once)]["reasons"]],
+                             ["named-image"])
         self.assertEqual(bytes.fromhex(lines[name.format(evil)]["filename-hex"]),
                          os.fsencode(store) + b"/" + EVIL)
 
@@ -70,7 +72,7 @@ class Inventory(ImageTest):
         done = imgtriage("-v", self.store())
         self.assertNotIn("\x1b", done.out)
         self.assertIn("\\x1b[31m\\x0a<script>", done.out)
-        self.assertIn("8 files in 2 folders: 6 images", done.out)
+        self.assertIn("8 files in 2 folders: 8 images", done.out)
         self.assertIn("left alone: 2 symbolic links, 1 special file", done.out)
 
     def test_writes_nothing_and_says_the_same_again(self):

@@ -30,7 +30,10 @@ bool AnyBrokenLink(const TriageResult& result, size_t file) {
                              [&](size_t e) { return IsBroken(result.chain.edges[e]); });
 }
 
-bool LooksEncrypted(const ImageFacts& facts) { return facts.entropy.plan_repeats > 0; }
+// From its first byte on, or by a plan.
+bool LooksEncrypted(const ImageFacts& facts) {
+  return facts.entropy.plan_repeats > 0 || facts.entropy.head > 0;
+}
 
 Severity SeverityOf(const RuleHit& hit) {
   for (Severity s : {Severity::kCorruption, Severity::kLeak, Severity::kWarning}) {
@@ -120,7 +123,10 @@ std::string_view ToText(Attention attention) {
 
 Attention AttentionFor(const TriageResult& result, size_t index) {
   const TriagedFile& file = result.files[index];
-  const bool examined = file.is_image() || file.facts.identity.kind == FileKind::kUnknown;
+  const bool examined = file.is_image() || file.facts.identity.kind == FileKind::kUnknown ||
+                        std::ranges::any_of(file.facts.reasons, [](const Reason& reason) {
+                          return reason.code == ReasonCode::kNamedImage;
+                        });
   if (!examined) return Attention::kNotAnImage;
   if (file.verdict == Verdict::kUnsafe) return Attention::kUnsafe;
   if (file.verdict == Verdict::kUndecidable) return Attention::kUndecidable;
@@ -172,7 +178,11 @@ std::string WhyLookAt(const TriageResult& result, size_t index) {
   const ImageFacts& facts = result.files[index].facts;
   const CheckFacts& check = facts.check;
   Why why;
-  if (LooksEncrypted(facts)) why.Add("looks encrypted by a plan");
+  if (facts.entropy.plan_repeats > 0) {
+    why.Add("looks encrypted by a plan");
+  } else if (LooksEncrypted(facts)) {
+    why.Add("begins with what looks encrypted");
+  }
   why.Add(Some(ReasonsOf(result, index, Weight::kUnsafe)));
   why.Add(Some(ReasonsOf(result, index, Weight::kDoubt)));
   if (!check.trouble.empty()) why.Add("not checked");

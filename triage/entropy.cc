@@ -37,7 +37,11 @@ class Profile {
     IMG_RETURN_IF_ERROR(LookAtBlocks());
     HeadAndTail();
     FindPlan();
-    if (rows != nullptr) IMG_RETURN_IF_ERROR(MapToDisk(*rows));
+    if (rows != nullptr) {
+      IMG_RETURN_IF_ERROR(MapToDisk(*rows));
+    } else {
+      KeepPlain();
+    }
     facts_.done = true;
     facts_.block = kBlock;
     return std::move(facts_);
@@ -129,6 +133,21 @@ class Profile {
     facts_.plan_begin = first->begin * kBlock;
     facts_.plan_end = std::min((last->begin + last->length) * kBlock, file_.Size());
     facts_.plan_repeats = repeats;
+  }
+
+  // The parts of the file that are neither zero nor noise.
+  void KeepPlain() {
+    auto& plain = facts_.file_plain;
+    for (uint64_t i = 0; i < looks_.size(); ++i) {
+      if (looks_[i] != Look::kPlain) continue;
+      if (!plain.empty() && plain.back().end() == i * kBlock) {
+        plain.back().length += LengthOf(i);
+      } else if (plain.size() < kMostRanges) {
+        plain.push_back(MakeHostRange(i * kBlock, LengthOf(i)));
+      } else {
+        ++facts_.file_plain_more;
+      }
+    }
   }
 
   Status MapToDisk(const ImageRows& rows) {

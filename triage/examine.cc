@@ -12,6 +12,7 @@
 #include "triage/entropy.h"
 #include "triage/facts_io.h"
 #include "triage/identify.h"
+#include "triage/named_image.h"
 #include "triage/policy/policy.h"
 #include "triage/remnants.h"
 
@@ -53,6 +54,10 @@ class Examination {
       Send(Part::kCheck, facts_.check);
     }
     if (report_) LookInside();
+    if (image_once_ && options_.entropy) {
+      Stage("entropy");
+      Keep(ProfileEntropy(*subject_.file, nullptr), Part::kEntropy, &facts_.entropy);
+    }
     Stage("conclude");
     Conclude();
     if (!StopRequested()) sender_.Send(static_cast<uint32_t>(Part::kEnd), "");
@@ -79,6 +84,12 @@ class Examination {
   void Policy() {
     if (!subject_.file) return;
     facts_.reasons = FindReasons(subject_, facts_.identity, options_.policy);
+    if (facts_.identity.kind == FileKind::kOther) {
+      if (auto missing = MissingImage(*subject_.file, found_.path)) {
+        facts_.reasons.push_back(std::move(*missing));
+        image_once_ = true;
+      }
+    }
     Send(Part::kReasons, facts_.reasons);
   }
 
@@ -207,6 +218,7 @@ class Examination {
   Sender& sender_;
   Subject subject_;
   std::optional<CheckReport> report_;
+  bool image_once_ = false;  // by its name
   ImageFacts facts_;
 };
 

@@ -123,6 +123,8 @@ struct EntropyFacts {
   uint64_t disk_plain_bytes = 0, disk_random_bytes = 0;
   std::vector<GuestRange> disk_plain;  // what is left of the disk
   uint64_t disk_plain_more = 0;        // ranges not listed
+  std::vector<HostRange> file_plain;   // what is left of the file, where it is no image any more
+  uint64_t file_plain_more = 0;
 };
 
 // A row that a user's rule yielded.

@@ -3,6 +3,7 @@
 image is made by QEMU's tools and then changed by hand; none is ever opened by QEMU afterwards."""
 import functools
 import os
+import random
 import struct
 from collections import namedtuple
 
@@ -383,3 +384,5 @@ case("qed-backing", "ref-backing", lambda path: qemu_img(
     "create", "-q", "-f", "qed", "-u", "-b", "/etc/shadow", "-F", "raw", path, SIZE),
      shows=b"/etc/shadow")
 case("vdi", "format-unchecked", lambda path: qemu_img("create", "-q", "-f", "vdi", path, SIZE))
+case("noise", "named-image", lambda path: path.write_bytes(random.Random(8).randbytes(1 << 20)),
+     raw_disk)

@@ -255,6 +255,10 @@ class ImageSection {
                        HumanSize(e.plan_on), HumanSize(e.plan_off), e.plan_repeats,
                        RangeText(e.plan_begin, e.plan_end - e.plan_begin)));
     }
+    if (!file_.is_image()) {
+      Note(fmt::format("of the file, {} are left in {}", HumanSize(e.plain_bytes),
+                       Plural(e.file_plain.size() + e.file_plain_more, "range", "ranges")));
+    }
     if (e.disk_random_bytes > 0) {
       Note(fmt::format("of the disk, {} are left in {}", HumanSize(e.disk_plain_bytes),
                        Plural(e.disk_plain.size() + e.disk_plain_more, "range", "ranges")));

@@ -33,7 +33,7 @@ class FileJson {
     if (!id_.trouble.empty()) json_.Member("trouble", id_.trouble);
     json_.Member("file-size", id_.file_size);
     PutHashes();
-    if (file_.is_image()) PutImage();
+    file_.is_image() ? PutImage() : PutEntropy();
     json_.EndObject();
   }
 
@@ -211,6 +211,18 @@ class FileJson {
     }
     json_.EndArray();
     json_.Member("disk-plain-not-listed", entropy.disk_plain_more);
+    if (!file_.is_image()) {
+      json_.Key("file-plain");
+      json_.BeginArray();
+      for (const HostRange& range : entropy.file_plain) {
+        json_.BeginObject();
+        json_.Member("offset", range.offset.value);
+        json_.Member("length", range.length);
+        json_.EndObject();
+      }
+      json_.EndArray();
+      json_.Member("file-plain-not-listed", entropy.file_plain_more);
+    }
     json_.EndObject();
   }
 
