@@ -17,6 +17,7 @@ from imglib.testing import ImageTest, main, summary
 from imglib.wild import MIXES, WildMaker, hurt
 
 IMAGES = 400 if LONG else 8 if SANITIZED else 16
+FOUND = () if LONG else (80,)  # seeds that once failed
 
 
 def stored_pieces(path):
@@ -83,7 +84,7 @@ class WildDamage(ImageTest):
 
     def test_accidents(self):
         mended = 0
-        for seed in SEEDS or range(IMAGES):
+        for seed in SEEDS or [*range(IMAGES), *FOUND]:
             for mode in ("safe", "all"):
                 path, mix, done, pieces = self.image(seed)
                 with self.subTest(seed=seed, mix=mix, done=done, mode=mode):
