@@ -14,6 +14,16 @@ target_include_directories(imgfsck_flags INTERFACE ${PROJECT_SOURCE_DIR} ${PROJE
 target_compile_definitions(imgfsck_flags INTERFACE IMGFSCK_VERSION="${PROJECT_VERSION}"
                            _FILE_OFFSET_BITS=64)
 
+# A build for once compiles faster with a dozen sources in one; then two files of a folder cannot
+# give one name, even a hidden one, to two things. For folders where each keeps to that.
+option(IMGFSCK_UNITY "Compile several source files as one, where the folder allows it" OFF)
+set(imgfsck_unity_folders base io model formats chain analyzers)
+function(imgfsck_unity target folder)
+  if(IMGFSCK_UNITY AND folder IN_LIST imgfsck_unity_folders)
+    set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 12)
+  endif()
+endfunction()
+
 # imgfsck_library(FOLDER LINK target...): imgfsck_FOLDER from every .cc below FOLDER.
 function(imgfsck_library folder)
   cmake_parse_arguments(arg "" "" "LINK" ${ARGN})
@@ -26,6 +36,7 @@ function(imgfsck_library folder)
   add_library(imgfsck_${folder} STATIC ${sources})
   target_link_libraries(imgfsck_${folder} PUBLIC ${arg_LINK} PRIVATE imgfsck_flags)
   imgfsck_precompile(imgfsck_${folder} library)
+  imgfsck_unity(imgfsck_${folder} ${folder})
   target_include_directories(imgfsck_${folder} PUBLIC ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
   set_target_properties(imgfsck_${folder} PROPERTIES ARCHIVE_OUTPUT_DIRECTORY
                         ${PROJECT_BINARY_DIR}/lib)

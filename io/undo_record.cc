@@ -19,7 +19,7 @@ namespace imgfsck {
 namespace {
 
 constexpr uint64_t kLongestPatch = kMiB;  // bytes
-constexpr uint64_t kHeaderLength = kSector;
+constexpr uint64_t kRecordHeaderLength = kSector;
 constexpr uint64_t kZeroBlock = 4096;  // bytes; the granularity in which a cut-off tail is searched
 constexpr size_t kLongestPath = 4096;
 constexpr std::string_view kStateNames[] = {"prepared", "applied", "rolled-back"};
@@ -131,7 +131,7 @@ Result<uint64_t> UndoRecord::SpaceNeeded(const std::string& image_path, const Ov
 
 Status UndoRecord::CopyPatches(const Overlay& overlay) {
   Impl& impl = *impl_;
-  if (ByteVector header(std::min(kHeaderLength, impl.old_size));
+  if (ByteVector header(std::min(kRecordHeaderLength, impl.old_size));
       ReadExact(overlay.base(), 0, header)) {
     impl.header_length = header.size();
     impl.header_hash = HexSha256(header);
@@ -237,7 +237,8 @@ Status UndoRecord::LoadMeta() {
   const auto* known = std::ranges::find(kStateNames, state);
   if (known == std::end(kStateNames)) return Broken(path_, "its state is unknown");
   impl.state = static_cast<State>(known - std::begin(kStateNames));
-  if (impl.header_length > kHeaderLength) return Broken(path_, "its header length is impossible");
+  if (impl.header_length > kRecordHeaderLength)
+    return Broken(path_, "its header length is impossible");
   return Ok();
 }
 

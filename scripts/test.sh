@@ -13,12 +13,12 @@ usage() {
 }
 
 long=OFF
-precompile=ON
+once=ON  # compiled to be run once
 tidy=no
 ctest_options=()
 for option in "$@"; do
   case "$option" in
-    --long) long=ON; tidy=yes; precompile=OFF ;;
+    --long) long=ON; tidy=yes; once=OFF ;;
     --tidy) tidy=yes ;;
     -h|--help) usage; exit 0 ;;
     *) ctest_options+=("$option") ;;
@@ -32,7 +32,7 @@ export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1 CCACHE_SLOPPINESS=pch_defines,time
 for preset in release asan; do
   cmake --preset "$preset" -DCMAKE_CXX_COMPILER_LAUNCHER=ccache \
         -DIMGFSCK_TESTS=ON -DIMGFSCK_LONG_TESTS=$long \
-        -DIMGFSCK_PRECOMPILE=$precompile >/dev/null
+        -DIMGFSCK_PRECOMPILE=$once -DIMGFSCK_UNITY=$once >/dev/null
   cmake --build --preset "$preset" -j "$jobs"
 done
 

@@ -15,7 +15,7 @@
 namespace imgfsck::vhd {
 namespace {
 
-constexpr uint64_t kPiece = kMiB;
+constexpr uint64_t kBitmapPiece = kMiB;
 
 class BitmapWalk {
  public:
@@ -133,7 +133,7 @@ class BitmapWalk {
         at += AlignDown(std::min(extent->length, AlignUp(end - at, kSectorSize)), kSectorSize);
         continue;
       }
-      buffer_.resize(std::min(kPiece, end - at));
+      buffer_.resize(std::min(kBitmapPiece, end - at));
       ReadTolerant(*image_.source, at, buffer_, &bad_);
       for (uint64_t i = 0; i < buffer_.size(); i += kSectorSize) {
         Bytes sector = Bytes(buffer_).subspan(i, std::min(kSectorSize, buffer_.size() - i));

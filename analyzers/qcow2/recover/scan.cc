@@ -13,7 +13,7 @@ constexpr size_t kMostRuns = 4 << 20, kMostStarts = 1 << 20;
 // Offsets below this and not below the longest cluster behind the end lie in the file.
 constexpr uint64_t kCompressedOffsetBits = 49;  // the fewest of any cluster size
 
-bool Printable(Bytes bytes) {
+bool IsText(Bytes bytes) {
   return std::all_of(bytes.begin(), bytes.end(), [](uint8_t c) { return c >= 32 && c != 127; });
 }
 
@@ -31,7 +31,7 @@ bool BeginsSnapshotTable(Bytes sector, uint64_t file_size) {
   uint64_t names = 40 + extra;
   if (names >= sector.size()) return true;  // out of sight
   uint64_t visible = std::min<uint64_t>(id_length + name_length, sector.size() - names);
-  return Printable(sector.subspan(names, visible));
+  return IsText(sector.subspan(names, visible));
 }
 
 // An entry of a bitmap directory: sheet, section 9.
@@ -46,7 +46,7 @@ bool BeginsBitmapDirectory(Bytes sector, uint64_t file_size) {
       name_length == 0 || name_length > kMaxBitmapName || extra != 0) {
     return false;
   }
-  return Printable(sector.subspan(24, std::min<uint64_t>(name_length, sector.size() - 24)));
+  return IsText(sector.subspan(24, std::min<uint64_t>(name_length, sector.size() - 24)));
 }
 
 bool BeginsLuks(Bytes sector) {
