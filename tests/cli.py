@@ -112,12 +112,12 @@ class CommandLine(ImageTest):
         self.usage_error("-r", "--orphans", "dir:", path)
         self.usage_error("--report", self.folder / "x", "--format", "qcow2", path)
 
-    def test_what_is_not_there_yet_says_so(self):
+    def test_a_map_alone_takes_the_chain(self):
         path = self.sound(Recipe())
-        for words in (["--map", "--chain"],):
+        for words in (["--chain"], ["--chain", "--json"], ["--chain", "--sql"]):
             done = imgdump(*words, path)
             self.assertEqual((done.code, done.out), (16, ""))
-            self.assertIn("not available", done.err)
+            self.assertIn("--chain goes with --map", done.err)
 
     def test_options_of_other_formats_say_so(self):
         path = self.sound(Recipe())

@@ -18,6 +18,7 @@
 #include "report/dump.h"
 #include "report/hexdump.h"
 #include "report/map.h"
+#include "tools/common/chain_map.h"
 #include "tools/common/exit_codes.h"
 #include "tools/common/image.h"
 #include "tools/common/sandbox.h"
@@ -36,6 +37,10 @@ class Dump {
   Status Run() {
     if (!options_.diff.empty()) {
       IMG_RETURN_IF_ERROR(ShowDifferences(options_, out_));
+      return out_.Finish();
+    }
+    if (options_.map && options_.chain) {
+      IMG_RETURN_IF_ERROR(MapOfChain());
       return out_.Finish();
     }
     const SandboxLevel sandbox = UsableSandbox("imgdump", options_.sandbox());
@@ -91,6 +96,17 @@ class Dump {
     out_.Put(fmt::format("{} of metadata written to {}\n", HumanSize(made.bytes->kept_bytes()),
                          Printable(options_.metadata)));
     return Ok();
+  }
+
+  Status MapOfChain() {
+    ChainOptions options;
+    options.format = options_.format;
+    options.snapshot = options_.snapshot;
+    options.lock = false;
+    PutOnSandbox("imgdump", UsableSandbox("imgdump", options_.sandbox()));
+    IMG_ASSIGN_OR_RETURN(auto chain, Chain::Open(options_.image, options));
+    const MapStyle style = options_.json ? MapStyle::kJson : MapStyle::kText;
+    return WriteChainMap(*chain, 0, chain->driver().VirtualSize(), style, out_);
   }
 
   Status Map() {

@@ -21,7 +21,6 @@ constexpr const char* kFooter =
 
 struct Raw {
   std::string mode = "table";
-  bool chain = false;
 };
 
 void Declare(CLI::App& app, ImgdumpOptions& o, Raw& raw) {
@@ -34,6 +33,7 @@ void Declare(CLI::App& app, ImgdumpOptions& o, Raw& raw) {
       ->allow_extra_args(false);
   app.add_option("--mode", raw.mode, "How --query prints")->type_name("table|csv|json|jsonl");
   app.add_flag("--map", o.map, "The guest-to-host map, in qemu-img map's shape");
+  app.add_flag("--chain", o.chain, "With --map: what the backing files have, too");
   app.add_option("--snapshot", o.snapshot, "With --map or --diff: that snapshot's view")
       ->type_name("NAME|ID");
   app.add_option("--hex", o.hex, "Annotated hexdump of one structure (header, l1, l2[0], ...)")
@@ -56,8 +56,6 @@ void Declare(CLI::App& app, ImgdumpOptions& o, Raw& raw) {
       ->type_name("BEFORE");
   app.add_option("--diff-snapshot", o.diff_snapshot, "With --diff: that snapshot of BEFORE")
       ->type_name("NAME|ID");
-  app.add_flag("--chain", raw.chain,
-               "With --map: what the backing files have, too (not yet; imgio map does)");
   app.set_version_flag("--version", std::string("imgdump ") + IMGFSCK_VERSION);
   app.footer(kFooter);
 }
@@ -76,7 +74,8 @@ std::optional<std::string> Interpret(const Raw& raw, ImgdumpOptions* o) {
   if (!o->diff_snapshot.empty() && o->diff.empty()) return "--diff-snapshot goes with --diff";
   if (!o->diff.empty() && !o->bad_map.empty()) return "--bad-map does not go with --diff";
   if (o->redact && o->metadata.empty()) return "--redact goes with --metadata";
-  if (raw.chain) return "--chain is not available in this version";
+  if (o->chain && !o->map) return "--chain goes with --map";
+  if (o->chain && !o->bad_map.empty()) return "--bad-map does not go with --chain";
   return std::nullopt;
 }
 

@@ -16,7 +16,7 @@ struct ImgdumpOptions {
   std::vector<std::string> queries;
   QueryMode mode = QueryMode::kTable;
   bool json = false, sql = false, map = false, deep = false, redact = false, progress = false,
-       no_sandbox = false;
+       no_sandbox = false, chain = false;
   unsigned threads = 0;
 
   // What a filter over system calls has to let through. The database that answers queries may need
@@ -24,7 +24,7 @@ struct ImgdumpOptions {
   SandboxLevel sandbox() const {
     if (no_sandbox) return SandboxLevel::kNone;
     const bool writes = !db.empty() || !metadata.empty() || !queries.empty() || sql;
-    if (!diff.empty()) return SandboxLevel::kReadFiles;  // and their backing files
+    if (!diff.empty() || chain) return SandboxLevel::kReadFiles;  // and their backing files
     return writes ? SandboxLevel::kWriteFiles : SandboxLevel::kSealed;
   }
 };

@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
-#include "report/map.h"
+#include "tools/common/chain_map.h"
 #include "tools/imgio/commands.h"
 
 namespace imgfsck {
@@ -127,27 +127,11 @@ Result<int> InfoCommand(const ImgioOptions& options) {
 Result<int> MapCommand(const ImgioOptions& options) {
   IMG_ASSIGN_OR_RETURN(auto chain, OpenChain(options, options.words[0], {}));
   const uint64_t size = chain->driver().VirtualSize();
-  uint64_t at = std::min(options.offset.value_or(0), size);
+  const uint64_t at = std::min(options.offset.value_or(0), size);
   const uint64_t end = at + std::min(options.length.value_or(size - at), size - at);
   TextWriter out(STDOUT_FILENO);
-  MapWriter map(options.output == "json" ? MapStyle::kJson : MapStyle::kText, out);
-  while (at < end) {
-    IMG_ASSIGN_OR_RETURN(ChainStatus found, chain->StatusAt(at, end - at));
-    const BlockStatus& s = found.status;
-    MapEntry entry;
-    entry.start = at;
-    entry.length = s.length;
-    entry.depth = found.depth;
-    entry.present = s.state != MappingState::kUnallocated && !found.past_end;
-    entry.data = s.state == MappingState::kData || s.state == MappingState::kCompressed;
-    entry.zero = !entry.data;
-    entry.offset = s.host_offset;
-    const ChainLayer& layer = *chain->layers()[found.depth];
-    entry.filename = layer.path;
-    map.Add(entry);
-    at += s.length;
-  }
-  IMG_RETURN_IF_ERROR(map.Finish());
+  IMG_RETURN_IF_ERROR(WriteChainMap(
+      *chain, at, end, options.output == "json" ? MapStyle::kJson : MapStyle::kText, out));
   IMG_RETURN_IF_ERROR(out.Finish());
   return 0;
 }
