@@ -3,31 +3,23 @@
 """A repair stopped at every system call that changes the disk, by SIGKILL and by errors. Killed: the
 image is the old or the new one, or a check answers 8 and says that a repair was interrupted, and
 --recover makes it the old or the new one. An error: the image is as it was and the answer is 8."""
-import collections
-import re
-
 from imglib import fixtures_qcow1, fixtures_vhd
-from imglib.programs import BIN, LONG, SANITIZED, check_json, digest, imgfsck, run
+from imglib.programs import BIN, LONG, SANITIZED, check_json, digest, imgfsck
 from imglib.testing import ImageTest, main
+from imglib.traced import counts, traced
 
 DAMAGES = ("refcount-block-zeroed-16", "snap-extra-none", "l2-data-crosslink", "vhd/footer-missing",
            "vhd/entry-twice", "qcow/data-crosslink")
-WRITES = ("pwrite64", "pwritev", "pwritev2", "write", "fsync", "fdatasync", "ftruncate", "fallocate",
-          "rename", "renameat", "renameat2", "unlink", "unlinkat", "link", "linkat",
-          "copy_file_range", "sync_file_range", "sendfile", "msync")
 ERRORS = {"pwrite64": ("ENOSPC", "EIO"), "pwritev": ("ENOSPC", "EIO"), "fsync": ("EIO",),
           "fdatasync": ("EIO",), "ftruncate": ("ENOSPC",), "fallocate": ("ENOSPC",)}
-# The leak checker cannot run under a tracer.
-TRACED = {"ASAN_OPTIONS": "detect_leaks=0"}
 
 
 class KillRepair(ImageTest):
     on_disk = False
 
-    def traced_repair(self, path, *inject):
-        return run("strace", "-f", "-qq", "-o", self.folder / "trace", "-e",
-                   "trace=" + ",".join(WRITES), *inject, BIN / "imgfsck", "--repair",
-                   "--threads", "1", path, env=TRACED)
+    def traced_repair(self, path, inject=None):
+        return traced(self.folder / "trace", BIN / "imgfsck", "--repair", "--threads", "1", path,
+                      inject=inject)
 
     def image(self, name):
         """The image with that damage, made anew."""
@@ -47,11 +39,9 @@ class KillRepair(ImageTest):
         old = digest(path)
         done = self.traced_repair(path)
         self.assertEqual(done.code, 1, done.out + done.err)
-        trace = (self.folder / "trace").read_text()
-        counts = collections.Counter(re.findall(r"^\d*\s*(\w+)\(", trace, re.MULTILINE))
-        self.assertGreater(sum(counts.values()), 5)
-        self.assertTrue(set(counts) <= set(WRITES))
-        return old, digest(path), counts
+        found = counts(self.folder / "trace")
+        self.assertGreater(sum(found.values()), 5)
+        return old, digest(path), found
 
     def numbers(self, count):
         """Which calls of that kind to stop at: every one, or in a sanitized build some."""
@@ -60,9 +50,9 @@ class KillRepair(ImageTest):
 
     def test_killed_at_every_call(self):
         for name in DAMAGES:
-            old, new, counts = self.calls(name)
+            old, new, found = self.calls(name)
             interrupted = 0
-            for call, count in counts.items():
+            for call, count in found.items():
                 for number in self.numbers(count):
                     with self.subTest(damage=name, call=call, number=number):
                         interrupted += self.kill(name, call, number, {old, new})
@@ -71,7 +61,7 @@ class KillRepair(ImageTest):
     def kill(self, name, call, number, legal):
         """Returns 1 when the kill left a state that a check calls interrupted."""
         path = self.image(name)
-        done = self.traced_repair(path, "-e", f"inject={call}:signal=KILL:when={number}")
+        done = self.traced_repair(path, f"{call}:signal=KILL:when={number}")
         self.assertIn(done.code, (-9, 137), done.out + done.err)
         check = imgfsck(path)
         if check.code == 8:
@@ -93,16 +83,16 @@ class KillRepair(ImageTest):
 
     def test_errors_leave_the_image_as_it_was(self):
         for name in DAMAGES:
-            old, new, counts = self.calls(name)
-            for call in set(counts) & set(ERRORS):
+            old, new, found = self.calls(name)
+            for call in set(found) & set(ERRORS):
                 for error in ERRORS[call]:
-                    for number in self.numbers(counts[call]):
+                    for number in self.numbers(found[call]):
                         with self.subTest(damage=name, call=call, error=error, number=number):
                             self.fail_at(name, call, error, number, old, new)
 
     def fail_at(self, name, call, error, number, old, new):
         path = self.image(name)
-        done = self.traced_repair(path, "-e", f"inject={call}:error={error}:when={number}")
+        done = self.traced_repair(path, f"{call}:error={error}:when={number}")
         if done.code == 1:  # what failed was not needed for the repair to be whole
             self.assertEqual(digest(path), new)
         else:

@@ -143,6 +143,8 @@ Status CowDriver::SetBacking(const std::optional<BackingReference>& backing) {
   if (backing && backing->mtime_seconds) {
     header.mtime = static_cast<uint32_t>(*backing->mtime_seconds);
   }
+  // What was copied out of the old backing file must be marked before the new one shows.
+  IMG_RETURN_IF_ERROR(Flush());
   IMG_RETURN_IF_ERROR(RewriteHeader(*store_, header));
   header_ = header;
   return Ok();
