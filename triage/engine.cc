@@ -8,6 +8,7 @@
 #include "triage/facts_io.h"
 #include "triage/layers.h"
 #include "triage/names/chain_names.h"
+#include "triage/names/guest_names.h"
 
 namespace imgfsck {
 namespace {
@@ -165,6 +166,7 @@ class Engine {
       const bool bitmaps = !file.facts.identity.bitmaps.empty();
       if (bitmaps || !RangesToName(file.facts).empty()) images.push_back(i);
     }
+    if (!images.empty()) CanNameFiles();  // the workers are too well locked up to load a library
     const PoolOptions pool = Pool("naming files", images.size(),
                                   [&](size_t i) { return result_.files[images[i]].file.stored; });
     return RunWorkers(

@@ -24,7 +24,8 @@ NameFacts NameRanges(const GuestDisk& disk, std::vector<GuestRange> wanted,
 // The same, and the files of each set.
 NameFacts AnswerNames(const GuestDisk& disk, const NameQuery& query);
 
-// False in a build without The Sleuth Kit's library: NameRanges() then only says so.
+// False without The Sleuth Kit's library: NameRanges() then only says so. The first call loads the
+// library, which must come before a sandbox.
 bool CanNameFiles();
 
 }  // namespace imgfsck

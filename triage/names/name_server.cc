@@ -14,6 +14,7 @@
 #include "base/bytes.h"
 #include "base/text.h"
 #include "triage/names/chain_names.h"
+#include "triage/names/guest_names.h"
 #include "triage/names/names_io.h"
 
 namespace imgfsck {
@@ -129,6 +130,7 @@ NameFacts AnswerApart(std::string_view question, const PoolOptions& pool) {
   pool.sandbox = sandbox;
   std::string question;
   while (ReceiveText(fd, &question)) {
+    CanNameFiles();  // the workers are too well locked up to load a library
     NameFacts facts = AnswerApart(question, pool);
     if (!SendText(fd, Packed(facts))) break;
   }

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/checked.h"
+#include "triage/names/tsk_library.h"
 
 namespace imgfsck {
 namespace {
@@ -18,11 +19,11 @@ constexpr unsigned kSectorBytes = 512;
 TskDisk::TskDisk(const GuestDisk& disk) : disk_(disk) {
   image_.owner = this;
   const auto size = static_cast<TSK_OFF_T>(std::min<uint64_t>(disk.size, INT64_MAX));
-  tsk_img_open_external(
+  Tsk()->img_open_external(
       &image_, size, kSectorBytes, ReadCallback, [](TSK_IMG_INFO*) {}, [](TSK_IMG_INFO*, FILE*) {});
 }
 
-TskDisk::~TskDisk() { tsk_img_close(&image_.info); }
+TskDisk::~TskDisk() { Tsk()->img_close(&image_.info); }
 
 ssize_t TskDisk::ReadCallback(TSK_IMG_INFO* info, TSK_OFF_T offset, char* buffer, size_t size) {
   TskDisk* self = reinterpret_cast<Image*>(info)->owner;

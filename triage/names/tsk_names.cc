@@ -13,6 +13,7 @@
 #include "triage/content.h"
 #include "triage/names/guest_names.h"
 #include "triage/names/tsk_disk.h"
+#include "triage/names/tsk_library.h"
 #include "triage/names/wanted.h"
 
 namespace imgfsck {
@@ -22,12 +23,12 @@ constexpr uint64_t kMostBlockLooks = 1 << 20;  // blocks whose state is looked u
 constexpr uint64_t kMostRecords = 1 << 16;     // records of the $MFT, of one wanted range
 
 struct FsCloser {
-  void operator()(TSK_FS_INFO* fs) const { tsk_fs_close(fs); }
+  void operator()(TSK_FS_INFO* fs) const { Tsk()->fs_close(fs); }
 };
 using Fs = std::unique_ptr<TSK_FS_INFO, FsCloser>;
 
 std::string LastError() {
-  const char* text = tsk_error_get();
+  const char* text = Tsk()->error_get();
   return text == nullptr ? "it cannot be read" : text;
 }
 
@@ -48,10 +49,10 @@ class VolumeNames {
     const uint64_t end = SaturatingAdd(volume->offset, volume->length);
     if (!wanted_.Any(volume->offset, end) || block_ == 0) return;
     if (TSK_FS_TYPE_ISNTFS(fs_->ftype)) FindResidents();
-    tsk_error_reset();
+    Tsk()->error_reset();
     const auto flags = static_cast<TSK_FS_DIR_WALK_FLAG_ENUM>(
         TSK_FS_DIR_WALK_FLAG_ALLOC | TSK_FS_DIR_WALK_FLAG_RECURSE | TSK_FS_DIR_WALK_FLAG_NOORPHAN);
-    if (tsk_fs_dir_walk(fs_, fs_->root_inum, flags, Visit, this) != 0) {
+    if (Tsk()->fs_dir_walk(fs_, fs_->root_inum, flags, Visit, this) != 0) {
       volume->trouble = LastError();
     }
     NameTheRest(volume->offset, end);
@@ -74,14 +75,14 @@ class VolumeNames {
     if (const auto record = residents_.find(file->meta->addr); record != residents_.end()) {
       Add(record->second, record->second + record_size_, NameKind::kResident, path, std::nullopt);
     }
-    const int attributes = tsk_fs_file_attr_getsize(file);
+    const int attributes = Tsk()->fs_file_attr_getsize(file);
     for (int i = 0; i < attributes; ++i) {
-      const TSK_FS_ATTR* attribute = tsk_fs_file_attr_get_idx(file, i);
+      const TSK_FS_ATTR* attribute = Tsk()->fs_file_attr_get_idx(file, i);
       if (attribute != nullptr && (attribute->flags & TSK_FS_ATTR_NONRES) != 0) {
         VisitAttribute(*attribute, path);
       }
     }
-    tsk_error_reset();
+    Tsk()->error_reset();
     return TSK_WALK_CONT;
   }
 
@@ -134,12 +135,12 @@ class VolumeNames {
                    : clusters > -31 && clusters < 0 ? uint64_t{1} << -clusters
                                                     : 0;
     if (record_size_ < 256 || record_size_ > 64 * kKiB) return;
-    const std::unique_ptr<TSK_FS_FILE, decltype(&tsk_fs_file_close)> table(
-        tsk_fs_file_open_meta(fs_, nullptr, 0), tsk_fs_file_close);
-    if (table == nullptr) return tsk_error_reset();
+    const std::unique_ptr<TSK_FS_FILE, decltype(Tsk()->fs_file_close)> table(
+        Tsk()->fs_file_open_meta(fs_, nullptr, 0), Tsk()->fs_file_close);
+    if (table == nullptr) return Tsk()->error_reset();
     const TSK_FS_ATTR* data =
-        tsk_fs_file_attr_get_type(table.get(), TSK_FS_ATTR_TYPE_NTFS_DATA, 0, 0);
-    if (data == nullptr || (data->flags & TSK_FS_ATTR_NONRES) == 0) return tsk_error_reset();
+        Tsk()->fs_file_attr_get_type(table.get(), TSK_FS_ATTR_TYPE_NTFS_DATA, 0, 0);
+    if (data == nullptr || (data->flags & TSK_FS_ATTR_NONRES) == 0) return Tsk()->error_reset();
     for (const TSK_FS_ATTR_RUN* run = data->nrd.run; run != nullptr; run = run->next) {
       if ((run->flags & (TSK_FS_ATTR_RUN_FLAG_FILLER | TSK_FS_ATTR_RUN_FLAG_SPARSE)) != 0) continue;
       const auto [begin, end] = RangeOf(run->addr, run->len);
@@ -193,7 +194,7 @@ class VolumeNames {
   NameKind StateOf(uint64_t block) {
     if (block > fs_->last_block_act) return NameKind::kUnallocated;
     const TSK_FS_BLOCK_FLAG_ENUM flags = fs_->block_getflags(fs_, block);
-    tsk_error_reset();
+    Tsk()->error_reset();
     return (flags & TSK_FS_BLOCK_FLAG_UNALLOC) != 0 ? NameKind::kUnallocated : NameKind::kMetadata;
   }
 
@@ -237,12 +238,12 @@ class DiskNames {
 
  private:
   void Partitions(TSK_VS_TYPE_ENUM type) {
-    tsk_error_reset();
-    const std::unique_ptr<TSK_VS_INFO, decltype(&tsk_vs_close)> table(
-        tsk_vs_open(disk_.get(), 0, type), tsk_vs_close);
+    Tsk()->error_reset();
+    const std::unique_ptr<TSK_VS_INFO, decltype(Tsk()->vs_close)> table(
+        Tsk()->vs_open(disk_.get(), 0, type), Tsk()->vs_close);
     if (table == nullptr) return;
     for (TSK_PNUM_T i = 0; i < table->part_count && !StopRequested(); ++i) {
-      const TSK_VS_PART_INFO* part = tsk_vs_part_get(table.get(), i);
+      const TSK_VS_PART_INFO* part = Tsk()->vs_part_get(table.get(), i);
       if (part == nullptr || (part->flags & TSK_VS_PART_FLAG_ALLOC) == 0) continue;
       const uint64_t offset = SaturatingMul(part->start, table->block_size);
       const uint64_t length = SaturatingMul(part->len, table->block_size);
@@ -257,8 +258,8 @@ class DiskNames {
     Fs fs;
     for (TSK_FS_TYPE_ENUM type :
          {TSK_FS_TYPE_NTFS_DETECT, TSK_FS_TYPE_FAT_DETECT, TSK_FS_TYPE_EXT_DETECT}) {
-      tsk_error_reset();
-      fs.reset(tsk_fs_open_img(disk_.get(), static_cast<TSK_OFF_T>(offset), type));
+      Tsk()->error_reset();
+      fs.reset(Tsk()->fs_open_img(disk_.get(), static_cast<TSK_OFF_T>(offset), type));
       if (fs != nullptr) break;
     }
     if (fs == nullptr) {
@@ -268,7 +269,7 @@ class DiskNames {
       facts_.volumes.push_back(std::move(volume));
       return true;
     }
-    if (const char* name = tsk_fs_type_toname(fs->ftype)) volume.type = name;
+    if (const char* name = Tsk()->fs_type_toname(fs->ftype)) volume.type = name;
     volume.mapped = true;
     VolumeNames(disk_, fs.get(), static_cast<uint32_t>(facts_.volumes.size()), wanted_, most_hits_,
                 &facts_)
@@ -294,10 +295,13 @@ class DiskNames {
 
 }  // namespace
 
-bool CanNameFiles() { return true; }
+bool CanNameFiles() { return Tsk() != nullptr; }
 
 NameFacts NameRanges(const GuestDisk& disk, std::vector<GuestRange> wanted, size_t most_hits) {
-  return DiskNames(disk, std::move(wanted), most_hits).Run();
+  if (CanNameFiles()) return DiskNames(disk, std::move(wanted), most_hits).Run();
+  NameFacts facts;
+  facts.trouble = "The Sleuth Kit's library (" IMGFSCK_TSK_SONAME ") cannot be loaded";
+  return facts;
 }
 
 }  // namespace imgfsck
