@@ -62,7 +62,7 @@ void LocateTables(Image* image) {
 }
 
 // Both footers are gone. What kind of disk was this?
-void MakeUp(Image* image, bool search) {
+void MakeUp(Image* image, bool search, bool make_up) {
   if (FindHeader(image, search)) {
     Bytes raw = image->stored_header.raw;
     image->kind = NamesParent(image->stored_header) ? Kind::kDifferencing : Kind::kDynamic;
@@ -75,11 +75,12 @@ void MakeUp(Image* image, bool search) {
     image->footer_from = {Origin::kInferred, size.confidence, size.evidence};
     return;
   }
+  image->kind = Kind::kFixed;
+  if (!make_up) return;
   // A fixed disk: its footer was overwritten in its place, or cut off.
   Inferred size = InferFixedSize(*image);
   std::array<uint8_t, kSectorSize> seed;
   ReadTolerant(*image->source, 0, seed, &image->unreadable);
-  image->kind = Kind::kFixed;
   image->footer = MakeUpFooter(DiskType::kFixed, size.value, kNoOffset, seed);
   image->footer_from = {Origin::kInferred, size.confidence, size.evidence};
 }
@@ -158,7 +159,7 @@ Result<std::unique_ptr<Image>> ParseImage(const ByteSource& source, const ParseO
   image->policy = options.policy;
   FindFooters(image.get(), options.search ? kFooterSearch : kFooterSearchOfProbe);
   if (!ChooseFooter(image.get())) {
-    MakeUp(image.get(), options.search);
+    MakeUp(image.get(), options.search, options.make_up);
   } else {
     bool fixed = image->kind == Kind::kFixed && image->footer.data_offset >= kNoOffsetOfSpec;
     bool have_header = !fixed && FindHeader(image.get(), options.search);

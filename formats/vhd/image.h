@@ -64,7 +64,8 @@ struct MetaRegion {
 
 struct ParseOptions {
   SizePolicy policy = SizePolicy::kAuto;
-  bool search = true;  // look further than the places where structures belong
+  bool search = true;   // look further than the places where structures belong
+  bool make_up = true;  // a footer where none is left
 };
 
 struct Image {

@@ -85,7 +85,7 @@ std::unique_ptr<ImageRows> MakeRows(std::shared_ptr<const Image> image, std::str
 
 ProbeScore Probe(const ByteSource& source) {
   if (source.Size() < kLegacyFooterSize) return ProbeScore::kNo;
-  auto parsed = ParseImage(source, {.search = false});
+  auto parsed = ParseImage(source, {.search = false, .make_up = false});
   if (!parsed) return ProbeScore::kNo;
   const Image& image = **parsed;
   if (image.trailing.sound()) {
