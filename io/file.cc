@@ -86,7 +86,7 @@ Result<size_t> ReadFd(int fd, uint64_t size, const std::string& path, uint64_t o
   const auto call = [fd](uint8_t* to, size_t count, uint64_t at) {
     return pread(fd, to, count, static_cast<off_t>(at));
   };
-  return ReadLoop(call, offset, buffer.first(length), Printable(path));
+  return ReadLoop(call, offset, buffer.first(length), path);
 }
 
 // lseek moves the file position, which nobody here uses: safe beside other threads.

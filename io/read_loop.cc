@@ -7,6 +7,7 @@
 #include <cerrno>
 
 #include "base/checked.h"
+#include "base/text.h"
 #include "base/units.h"
 
 namespace imgfsck {
@@ -27,7 +28,7 @@ size_t SmallerPiece(uint64_t position, size_t length) {
 }  // namespace
 
 Result<size_t> ReadLoop(const PreadCall& pread_call, uint64_t offset, MutableBytes buffer,
-                        const std::string& name) {
+                        const std::string& path) {
   size_t done = 0;
   size_t piece = kLargestCall;
   while (done < buffer.size()) {
@@ -45,7 +46,8 @@ Result<size_t> ReadLoop(const PreadCall& pread_call, uint64_t offset, MutableByt
       piece = SmallerPiece(position, length);
       if (piece != 0) continue;
     }
-    return ErrorFromErrno(os_error, fmt::format("{}: read at {:#x}", name, position), position);
+    return ErrorFromErrno(os_error, fmt::format("{}: read at {:#x}", Printable(path), position),
+                          position);
   }
   return done;
 }

@@ -20,6 +20,6 @@ using PreadCall = std::function<ssize_t(uint8_t* to, size_t length, uint64_t off
 // precedes the bad place has been read into `buffer`, and the error's offset is the start of the
 // first sector (512 bytes) that cannot be read, or `offset` where that lies inside it.
 Result<size_t> ReadLoop(const PreadCall& pread_call, uint64_t offset, MutableBytes buffer,
-                        const std::string& name);
+                        const std::string& path);
 
 }  // namespace imgfsck
