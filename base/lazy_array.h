@@ -42,6 +42,11 @@ class LazyArray {
     if (data_ != nullptr) munmap(data_, size_ * sizeof(T));
   }
 
+  // For an array that will be written nearly throughout.
+  void AdviseLargePages() {
+    if (data_ != nullptr) madvise(data_, size_ * sizeof(T), MADV_HUGEPAGE);  // only advice
+  }
+
   T& operator[](uint64_t i) { return data_[i]; }
   const T& operator[](uint64_t i) const { return data_[i]; }
   T* data() { return data_; }

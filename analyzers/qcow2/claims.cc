@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "analyzers/qcow2/entry_groups.h"
 #include "base/checked.h"
 
 namespace imgfsck::qcow2 {
@@ -31,12 +32,35 @@ void ClaimMap::AddMuch(uint64_t cluster, uint64_t weight) {
 void ClaimMap::AddExtra64(uint64_t first, uint64_t weight) {
   touched_[first >> kChunkBits] |= kTouched | kExtraTouched;
   touched_[(first + 63) >> kChunkBits] |= kTouched | kExtraTouched;
-  uint8_t* extras = &extra_[first];
-  const uint8_t most = *std::max_element(extras, extras + 64);
-  if (weight < uint64_t{kSaturated} - most) {
-    for (unsigned i = 0; i < 64; ++i) extras[i] = static_cast<uint8_t>(extras[i] + weight);
-  } else {
-    for (unsigned i = 0; i < 64; ++i) AddExtra(first + i, weight);
+  if (AddTo64(&extra_[first], weight)) return;
+  for (unsigned i = 0; i < 64; ++i) AddExtra(first + i, weight);
+}
+
+void ClaimMap::ClaimData64(const std::array<uint32_t, 64>& clusters, uint64_t weight) {
+  uint64_t* const words = data_.data();
+  uint8_t* const extras = extra_.data();
+  uint8_t* const touched = touched_.data();
+  // In no order, each is a miss of the cache: all are under way before the first is needed.
+  for (uint32_t cluster : clusters) __builtin_prefetch(&words[cluster >> 6], 1);
+  if (weight > 1) {
+    for (uint32_t cluster : clusters) __builtin_prefetch(&extras[cluster], 1);
+  }
+  for (uint32_t cluster : clusters) {
+    const uint64_t bit = uint64_t{1} << (cluster & 63), before = words[cluster >> 6];
+    if ((before & bit) != 0) [[unlikely]] {
+      ClaimData(cluster, weight);
+      continue;
+    }
+    words[cluster >> 6] = before | bit;
+    touched[cluster >> kChunkBits] |= kTouched;
+    if (weight == 1) continue;
+    touched[cluster >> kChunkBits] |= kExtraTouched;
+    const uint64_t sum = extras[cluster] + weight - 1;
+    if (sum < kSaturated) [[likely]] {
+      extras[cluster] = static_cast<uint8_t>(sum);
+    } else {
+      AddMuch(cluster, weight - 1);
+    }
   }
 }
 
@@ -52,8 +76,8 @@ void ClaimMap::ClaimDataRun64(uint64_t first, uint64_t weight) {
   if (weight > 1) AddExtra64(first, weight - 1);
   if ((twice_low | twice_high) == 0) [[likely]]
     return;
-  again_[word] |= twice_low;
-  again_[word + 1] |= twice_high;
+  if (twice_low != 0) MarkAgain(word, twice_low);
+  if (twice_high != 0) MarkAgain(word + 1, twice_high);
   for (unsigned i = 0; i < 64; ++i) {
     if (twice_low >> i & 1) AddExtra(word * 64 + i, 1);
     if (twice_high >> i & 1) AddExtra(word * 64 + 64 + i, 1);
@@ -62,7 +86,7 @@ void ClaimMap::ClaimDataRun64(uint64_t first, uint64_t weight) {
 
 void ClaimMap::ClaimCompressed(uint64_t first, uint64_t last, uint64_t weight) {
   for (uint64_t c = first; c <= last && c < clusters_; ++c) {
-    touched_[c >> kChunkBits] |= kTouched;
+    touched_[c >> kChunkBits] |= kTouched | kCompressed;
     uint64_t& word = compressed_[c >> 6];
     uint64_t bit = uint64_t{1} << (c & 63);
     AddExtra(c, (word & bit) != 0 ? weight : weight - 1);
@@ -74,11 +98,11 @@ void ClaimMap::ClaimMeta(uint64_t first, uint64_t count, uint64_t weight) {
   if (first >= clusters_) return;
   count = std::min(count, clusters_ - first);
   for (uint64_t c = first; c < first + count; ++c) {
-    touched_[c >> kChunkBits] |= kTouched;
+    touched_[c >> kChunkBits] |= kTouched | kMeta;
     uint64_t& word = meta_[c >> 6];
     uint64_t bit = uint64_t{1} << (c & 63);
     if ((word & bit) != 0) {
-      MarkAgain(c);
+      MarkAgain(c >> 6, bit);
       AddExtra(c, weight);
     } else {
       word |= bit;
@@ -104,25 +128,29 @@ void ClaimMap::MergeExtras(const ClaimMap& other, uint64_t first) {
 
 void ClaimMap::Merge(const ClaimMap& other) {
   for (uint64_t chunk = 0; chunk < touched_.size(); ++chunk) {
-    if (other.touched_[chunk] == 0) continue;
-    bool extras = (other.touched_[chunk] & kExtraTouched) != 0;
-    touched_[chunk] |= other.touched_[chunk];
-    uint64_t begin = chunk * (kChunk / 64);
-    uint64_t end = std::min<uint64_t>(begin + kChunk / 64, data_.size());
+    const uint8_t kinds = other.touched_[chunk];
+    if (kinds == 0) continue;
+    touched_[chunk] |= kinds;
+    const uint64_t begin = chunk * (kChunk / 64);
+    const uint64_t end = std::min<uint64_t>(begin + kChunk / 64, data_.size());
     for (uint64_t w = begin; w < end; ++w) {
-      uint64_t data_twice = data_[w] & other.data_[w], meta_twice = meta_[w] & other.meta_[w];
-      uint64_t compressed_twice = compressed_[w] & other.compressed_[w];
-      data_[w] |= other.data_[w];
-      meta_[w] |= other.meta_[w];
-      compressed_[w] |= other.compressed_[w];
-      again_[w] |= other.again_[w] | data_twice | meta_twice;
-      for (uint64_t twice : {data_twice, meta_twice, compressed_twice}) {
-        for (; twice != 0; twice &= twice - 1) {
-          AddExtra(w * 64 + static_cast<uint64_t>(__builtin_ctzll(twice)), 1);
-        }
-      }
-      if (extras) MergeExtras(other, w * 64);
+      MergeWord(&data_, other.data_, w, true);
+      if ((kinds & kMeta) != 0) MergeWord(&meta_, other.meta_, w, true);
+      if ((kinds & kCompressed) != 0) MergeWord(&compressed_, other.compressed_, w, false);
+      if ((kinds & kAgain) != 0) again_[w] |= other.again_[w];
+      if ((kinds & kExtraTouched) != 0) MergeExtras(other, w * 64);
     }
+  }
+}
+
+void ClaimMap::MergeWord(LazyArray<uint64_t>* kind, const LazyArray<uint64_t>& more, uint64_t w,
+                         bool conflict) {
+  const uint64_t twice = (*kind)[w] & more[w];
+  (*kind)[w] |= more[w];
+  if (twice == 0) return;
+  if (conflict) MarkAgain(w, twice);
+  for (uint64_t bits = twice; bits != 0; bits &= bits - 1) {
+    AddExtra(w * 64 + static_cast<uint64_t>(__builtin_ctzll(bits)), 1);
   }
 }
 

@@ -5,6 +5,7 @@
 // with the same result.
 #pragma once
 
+#include <array>
 #include <unordered_map>
 
 #include "base/lazy_array.h"
@@ -17,6 +18,8 @@ class ClaimMap {
   static constexpr uint64_t kChunk = uint64_t{1} << kChunkBits;
 
   static Result<ClaimMap> Make(uint64_t clusters);
+  // Most clusters will have several references, as with snapshots: larger pages then cost less.
+  void ExpectSharing() { extra_.AdviseLargePages(); }
   uint64_t clusters() const { return clusters_; }
 
   // `weight`: how many references this claim stands for. Clusters past the end are ignored.
@@ -25,7 +28,7 @@ class ClaimMap {
     uint64_t& word = data_[cluster >> 6];
     const uint64_t bit = uint64_t{1} << (cluster & 63);
     if ((word & bit) != 0) [[unlikely]] {
-      MarkAgain(cluster);
+      MarkAgain(cluster >> 6, bit);
     } else {
       word |= bit;
       --weight;
@@ -33,7 +36,9 @@ class ClaimMap {
     touched_[cluster >> kChunkBits] |= kTouched;
     if (weight > 0) AddExtra(cluster, weight);
   }
-  void ClaimDataRun64(uint64_t first, uint64_t weight);  // 64 clusters in a row, inside the file
+  // 64 clusters inside the file: any; in a row.
+  void ClaimData64(const std::array<uint32_t, 64>& clusters, uint64_t weight);
+  void ClaimDataRun64(uint64_t first, uint64_t weight);
   void ClaimCompressed(uint64_t first, uint64_t last, uint64_t weight);
   void ClaimMeta(uint64_t first, uint64_t count, uint64_t weight = 1);
   // References that add to the count of clusters already claimed, without a conflict.
@@ -50,12 +55,17 @@ class ClaimMap {
   // Claimed twice in a way that cannot be right unless different layers share it.
   bool IsConflict(uint64_t c) const { return (ConflictWord(c >> 6) >> (c & 63) & 1) != 0; }
   uint64_t ConflictWord(uint64_t word) const {
-    uint64_t d = data_[word], m = meta_[word], z = compressed_[word];
+    const uint8_t kinds = Kinds(word);
+    if ((kinds & (kMeta | kCompressed | kAgain)) == 0) return 0;
+    uint64_t d = data_[word], m = meta_[word];
+    if ((kinds & (kCompressed | kAgain)) == 0) return d & m;
+    uint64_t z = compressed_[word];
     return again_[word] | (d & m) | (d & z) | (m & z);
   }
   uint64_t DataWord(uint64_t word) const { return data_[word]; }
   uint64_t UsedWord(uint64_t word) const {
-    return data_[word] | meta_[word] | compressed_[word];
+    const uint64_t used = data_[word] | meta_[word];
+    return (Kinds(word) & kCompressed) == 0 ? used : used | compressed_[word];
   }
   // Chunks of kChunk clusters in which anything is claimed; ... more than once.
   uint64_t chunks() const { return touched_.size(); }
@@ -76,11 +86,6 @@ class ClaimMap {
     }
   }
 
-  // For the hot loop: raw access; the caller keeps `touched` true.
-  uint64_t* data_words() { return data_.data(); }
-  uint8_t* touched() { return touched_.data(); }
-  void PrefetchExtra(uint64_t cluster) const { __builtin_prefetch(&extra_[cluster], 1); }
-  void MarkAgain(uint64_t cluster) { again_[cluster >> 6] |= uint64_t{1} << (cluster & 63); }
   void AddExtra(uint64_t cluster, uint64_t weight) {
     if (weight == 0 || cluster >= clusters_) return;
     touched_[cluster >> kChunkBits] |= kTouched | kExtraTouched;
@@ -97,8 +102,18 @@ class ClaimMap {
 
  private:
   static constexpr uint8_t kTouched = 1, kExtraTouched = 2;
+  static constexpr uint8_t kMeta = 4, kCompressed = 8, kAgain = 16;
+  // What kinds of claims the chunk of a word of 64 clusters has. Of a kind that it has not, the
+  // bits are best left alone: to look at them costs a page fault.
+  uint8_t Kinds(uint64_t word) const { return touched_[word >> (kChunkBits - 6)]; }
+  void MarkAgain(uint64_t word, uint64_t bits) {
+    again_[word] |= bits;
+    touched_[word >> (kChunkBits - 6)] |= kAgain;
+  }
   void AddMuch(uint64_t cluster, uint64_t weight);
   void AddExtra64(uint64_t first, uint64_t weight);
+  void MergeWord(LazyArray<uint64_t>* kind, const LazyArray<uint64_t>& more, uint64_t w,
+                 bool conflict);
   void MergeExtras(const ClaimMap& other, uint64_t first);
   static bool Bit(const LazyArray<uint64_t>& bits, uint64_t i) {
     return bits[i >> 6] >> (i & 63) & 1;
@@ -107,7 +122,7 @@ class ClaimMap {
   uint64_t clusters_ = 0;
   LazyArray<uint64_t> data_, meta_, compressed_, again_;
   LazyArray<uint8_t> extra_;    // references beyond the first of each kind; 255: see overflow_
-  LazyArray<uint8_t> touched_;  // one a chunk
+  LazyArray<uint8_t> touched_;  // one a chunk: its kinds
   std::unordered_map<uint64_t, uint64_t> overflow_;
 };
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <memory>
 #include <mutex>
+#include <unordered_set>
 
 #include "analyzers/qcow2/table_walker.h"
 #include "base/interrupt.h"
@@ -13,16 +14,47 @@
 namespace imgfsck::qcow2 {
 namespace {
 
-constexpr uint64_t kItemBytes = kMiB;         // L2 tables a work item holds, about
-constexpr uint64_t kReadBytes = 128 * kKiB;   // neighbouring tables are read together up to this
-constexpr uint64_t kColumnBytes = 256 * kMiB;  // tables of one column kept in memory at once
+constexpr uint64_t kItemBytes = kMiB;            // L2 tables a work item holds, about
+constexpr uint64_t kReadBytes = 128 * kKiB;      // neighbouring tables are read together up to this
+constexpr uint64_t kColumnBytes = 256 * kMiB;    // tables of one column kept in memory at once
 constexpr uint64_t kCounterBudget = 256 * kMiB;  // of per-thread counters
+constexpr uint64_t kMostLargePages = 64 * kMiB;  // in which counters of shared clusters may be
 
 // A piece of a chunk of columns, worked on by one thread.
 struct Item {
   size_t begin = 0, end = 0;  // tables
   Findings findings;
   std::vector<HostRange> unreadable;
+};
+
+// The first bytes of a buffer that grows and is never filled twice.
+MutableBytes Room(ByteVector* buffer, uint64_t size) {
+  if (buffer->size() < size) buffer->resize(size);
+  return MutableBytes(*buffer).first(size);
+}
+
+// Clusters with tables that have been met. A bit each, or, where tables are so few and far between
+// that nearly every page of bits would be written for one of them, the clusters alone.
+class SeenTables {
+ public:
+  Status Prepare(uint64_t clusters, uint64_t most_tables) {
+    constexpr uint64_t kBitsOfOne = 512;  // that a number in a set takes
+    if (most_tables <= clusters / kBitsOfOne) return Ok();
+    IMG_ASSIGN_OR_RETURN(bits_, LazyArray<uint64_t>::Make(DivRoundUp(clusters, 64)));
+    return Ok();
+  }
+  // False when it was there already.
+  bool Add(uint64_t cluster) {
+    if (bits_.size() == 0) return few_.insert(cluster).second;
+    uint64_t& word = bits_[cluster >> 6];
+    const uint64_t bit = uint64_t{1} << (cluster & 63), before = word;
+    word |= bit;
+    return (before & bit) == 0;
+  }
+
+ private:
+  LazyArray<uint64_t> bits_;
+  std::unordered_set<uint64_t> few_;
 };
 
 class Walk {
@@ -38,8 +70,8 @@ class Walk {
   void DropRepeated();
   void MakeItems();
   Status WalkItem(unsigned worker, Item* item);
-  Status WalkNeighbours(TableWalker* walker, Item* item, std::vector<const TableRef*>* singles);
-  Status WalkShared(TableWalker* walker, Item* item, std::span<const TableRef> tables);
+  Status WalkNeighbours(unsigned worker, Item* item, std::vector<const TableRef*>* singles);
+  Status WalkShared(unsigned worker, Item* item, std::span<const TableRef> tables);
   void Unreadable(Item* item, const TableRef& table, const std::vector<HostRange>& bad);
   void ReportImplausible();
   void AddRepeatedWeights();
@@ -51,9 +83,10 @@ class Walk {
   Findings* findings_;
   std::vector<ClaimMap> extra_maps_;  // of workers 1…; worker 0 has the result's
   std::vector<std::unique_ptr<TableWalker>> workers_;
+  std::vector<ByteVector> buffers_;  // each worker's, for what it reads
   std::vector<TableRef> tables_;
   std::vector<Item> items_;
-  LazyArray<uint64_t> seen_;          // L2 tables by cluster
+  SeenTables seen_;
 };
 
 Status Walk::PrepareWorkers() {
@@ -69,8 +102,12 @@ Status Walk::PrepareWorkers() {
     extra_maps_.push_back(std::move(map));
     workers_.push_back(std::make_unique<TableWalker>(image_, &extra_maps_.back()));
   }
-  IMG_ASSIGN_OR_RETURN(seen_, LazyArray<uint64_t>::Make(DivRoundUp(clusters, 64)));
-  return Ok();
+  buffers_.resize(workers_.size());
+  if (image_.LayerCount() > 1 && clusters <= kMostLargePages) {
+    result_->claims.ExpectSharing();
+    for (ClaimMap& map : extra_maps_) map.ExpectSharing();
+  }
+  return seen_.Prepare(clusters, SaturatingMul(columns_.count(), image_.LayerCount()));
 }
 
 // A table already walked in another column is claimed again (a conflict) but not walked again.
@@ -78,7 +115,6 @@ void Walk::DropRepeated() {
   size_t kept = 0;
   for (const TableRef& table : tables_) {
     uint64_t cluster = table.offset >> image_.geometry.cluster_bits;
-    uint64_t bit = uint64_t{1} << (cluster & 63);
     result_->claims.ClaimMeta(cluster, 1, table.weight);
     if (table.active && (table.copied != (table.weight == 1))) {
       Finding f;
@@ -87,14 +123,14 @@ void Walk::DropRepeated() {
       f.host = MakeHostRange(image_.active.offset + table.column * 8, 8);
       f.layer = kActiveLayer;
       f.guest = MakeGuestRange(table.column * image_.geometry.l2_span, image_.geometry.l2_span);
-      f.detail = table.copied ? "set, but snapshots share the table" : "clear, but nothing shares it";
+      f.detail =
+          table.copied ? "set, but snapshots share the table" : "clear, but nothing shares it";
       findings_->Add(std::move(f));
     }
-    if ((seen_[cluster >> 6] & bit) != 0) {
+    if (!seen_.Add(cluster)) {
       if (result_->repeated.size() < kMaxRepeatedTables) result_->repeated.push_back(table);
       continue;
     }
-    seen_[cluster >> 6] |= bit;
     tables_[kept++] = table;
   }
   tables_.resize(kept);
@@ -130,12 +166,11 @@ void Walk::Unreadable(Item* item, const TableRef& table, const std::vector<HostR
   }
 }
 
-Status Walk::WalkNeighbours(TableWalker* walker, Item* item,
-                            std::vector<const TableRef*>* singles) {
+Status Walk::WalkNeighbours(unsigned worker, Item* item, std::vector<const TableRef*>* singles) {
   uint64_t size = image_.geometry.cluster_size;
   std::sort(singles->begin(), singles->end(),
             [](const TableRef* a, const TableRef* b) { return a->offset < b->offset; });
-  ByteVector buffer;
+  ByteVector& buffer = buffers_[worker];
   std::vector<HostRange> bad;
   for (size_t i = 0; i < singles->size();) {
     size_t end = i + 1;
@@ -143,9 +178,9 @@ Status Walk::WalkNeighbours(TableWalker* walker, Item* item,
            (*singles)[end]->offset == (*singles)[end - 1]->offset + size) {
       ++end;
     }
-    buffer.resize((end - i) * size);
+    const MutableBytes read = Room(&buffer, (end - i) * size);
     bad.clear();
-    ReadTolerant(*image_.source, (*singles)[i]->offset, buffer, &bad);
+    ReadTolerant(*image_.source, (*singles)[i]->offset, read, &bad);
     for (size_t k = i; k < end; ++k) {
       const TableRef& table = *(*singles)[k];
       std::vector<HostRange> own;
@@ -153,7 +188,7 @@ Status Walk::WalkNeighbours(TableWalker* walker, Item* item,
         if (r.Overlaps(MakeHostRange(table.offset, size))) own.push_back(r);
       }
       if (!own.empty()) Unreadable(item, table, own);
-      walker->WalkSingle(table, Bytes(buffer).subspan((k - i) * size, size));
+      workers_[worker]->WalkSingle(table, read.subspan((k - i) * size, size));
     }
     i = end;
   }
@@ -161,30 +196,29 @@ Status Walk::WalkNeighbours(TableWalker* walker, Item* item,
   return CheckStop();
 }
 
-Status Walk::WalkShared(TableWalker* walker, Item* item, std::span<const TableRef> tables) {
+Status Walk::WalkShared(unsigned worker, Item* item, std::span<const TableRef> tables) {
   uint64_t size = image_.geometry.cluster_size;
   // More tables in one column than memory allows: those beyond are walked in batches of their own.
   size_t batch = std::max<size_t>(2, kColumnBytes / size);
   for (size_t at = 0; at < tables.size(); at += batch) {
     auto part = tables.subspan(at, std::min(batch, tables.size() - at));
-    ByteVector buffer(part.size() * size);
+    const MutableBytes read = Room(&buffers_[worker], part.size() * size);
     std::vector<Bytes> bytes;
     for (size_t k = 0; k < part.size(); ++k) {
-      MutableBytes target = MutableBytes(buffer).subspan(k * size, size);
+      MutableBytes target = read.subspan(k * size, size);
       std::vector<HostRange> bad;
       ReadTolerant(*image_.source, part[k].offset, target, &bad);
       if (!bad.empty()) Unreadable(item, part[k], bad);
       bytes.push_back(target);
     }
-    walker->WalkColumn(part, bytes);
+    workers_[worker]->WalkColumn(part, bytes);
     IMG_RETURN_IF_ERROR(CheckStop());
   }
   return Ok();
 }
 
 Status Walk::WalkItem(unsigned worker, Item* item) {
-  TableWalker* walker = workers_[worker].get();
-  walker->findings = &item->findings;
+  workers_[worker]->findings = &item->findings;
   std::vector<const TableRef*> singles;
   for (size_t i = item->begin; i < item->end;) {
     size_t end = i + 1;
@@ -192,11 +226,11 @@ Status Walk::WalkItem(unsigned worker, Item* item) {
     if (end == i + 1) {
       singles.push_back(&tables_[i]);
     } else {
-      IMG_RETURN_IF_ERROR(WalkShared(walker, item, std::span(tables_).subspan(i, end - i)));
+      IMG_RETURN_IF_ERROR(WalkShared(worker, item, std::span(tables_).subspan(i, end - i)));
     }
     i = end;
   }
-  return WalkNeighbours(walker, item, &singles);
+  return WalkNeighbours(worker, item, &singles);
 }
 
 void Walk::ReportImplausible() {
@@ -246,17 +280,18 @@ Status Walk::Run() {
     MakeItems();
     std::mutex progress_mutex;
     size_t done = 0;
-    IMG_RETURN_IF_ERROR(ParallelFor(
-        items_.size(), static_cast<unsigned>(workers_.size()), [&](unsigned worker, size_t item) -> Status {
-          IMG_RETURN_IF_ERROR(WalkItem(worker, &items_[item]));
-          if (options_.progress) {
-            std::lock_guard lock(progress_mutex);
-            ++done;
-            uint64_t columns_done = begin + (end - begin) * done / items_.size();
-            options_.progress("L2 tables", columns_done, columns_.count());
-          }
-          return Ok();
-        }));
+    IMG_RETURN_IF_ERROR(
+        ParallelFor(items_.size(), static_cast<unsigned>(workers_.size()),
+                    [&](unsigned worker, size_t item) -> Status {
+                      IMG_RETURN_IF_ERROR(WalkItem(worker, &items_[item]));
+                      if (options_.progress) {
+                        std::lock_guard lock(progress_mutex);
+                        ++done;
+                        uint64_t columns_done = begin + (end - begin) * done / items_.size();
+                        options_.progress("L2 tables", columns_done, columns_.count());
+                      }
+                      return Ok();
+                    }));
     for (Item& item : items_) {
       findings_->Merge(std::move(item.findings));
       auto& all = result_->unreadable;
@@ -268,7 +303,9 @@ Status Walk::Run() {
     result_->counts.fragmented_clusters += worker->counts.fragmented_clusters;
     result_->counts.compressed_clusters += worker->counts.compressed_clusters;
     result_->data_file_end = std::max(result_->data_file_end, worker->data_file_end);
-    auto append = [](auto* to, const auto& from) { to->insert(to->end(), from.begin(), from.end()); };
+    auto append = [](auto* to, const auto& from) {
+      to->insert(to->end(), from.begin(), from.end());
+    };
     append(&result_->empty_tables, worker->empty_tables);
     append(&result_->implausible, worker->implausible);
     result_->streams.Merge(std::move(worker->streams));

@@ -2,49 +2,13 @@
 #include "analyzers/qcow2/refcounts.h"
 
 #include <algorithm>
-#include <array>
 
+#include "analyzers/qcow2/entry_groups.h"
 #include "base/interrupt.h"
 #include "base/parallel.h"
 
 namespace imgfsck::qcow2 {
 namespace {
-
-// Eight clusters' bits as eight 16-bit counts in file order.
-struct ExpandTable {
-  std::array<std::array<uint16_t, 8>, 256> rows{};
-  constexpr ExpandTable() {
-    for (unsigned byte = 0; byte < 256; ++byte) {
-      for (unsigned bit = 0; bit < 8; ++bit) {
-        rows[byte][bit] = (byte >> bit & 1) != 0 ? 0x0100 : 0;  // 1, big-endian
-      }
-    }
-  }
-};
-constexpr ExpandTable kExpand;
-
-// 64 counts of 16 bits equal the 64 bits.
-bool Equal16(const uint8_t* counts, uint64_t bits) {
-  uint64_t difference = 0;
-  for (unsigned i = 0; i < 8; ++i) {
-    uint64_t have[2], want[2];
-    std::memcpy(have, counts + 16 * i, 16);
-    std::memcpy(want, kExpand.rows[bits >> (8 * i) & 0xFF].data(), 16);
-    difference |= (have[0] ^ want[0]) | (have[1] ^ want[1]);
-  }
-  return difference == 0;
-}
-
-// The same with the further references that each cluster has; of none too many for a byte.
-bool EqualShared(const uint8_t* counts, uint64_t bits, const uint8_t* extras) {
-  if (std::find(extras, extras + 64, ClaimMap::kSaturated) != extras + 64) return false;
-  uint16_t difference = 0;
-  for (unsigned i = 0; i < 64; ++i) {
-    const auto want = static_cast<uint16_t>((bits >> i & 1) + extras[i]);
-    difference |= static_cast<uint16_t>(LoadBe<uint16_t>(counts + 2 * i) ^ want);
-  }
-  return difference == 0;
-}
 
 // Collects runs of differences of one piece of the file.
 class RunBuilder {
@@ -138,7 +102,7 @@ class Comparison {
     if (bits == 0) return AllZero(counts) && (extras == nullptr || AllZero(Bytes(extras, 64)));
     if (g.refcount_order != 4) return false;
     if (extras == nullptr ? !Equal16(counts.data(), bits)
-                          : !EqualShared(counts.data(), bits, extras)) {
+                          : !EqualShared16(counts.data(), bits, extras)) {
       return false;
     }
     *highest = cluster + 64 - static_cast<uint64_t>(__builtin_clzll(bits));
@@ -153,13 +117,20 @@ class Comparison {
 
 uint64_t LoadRefcount(Bytes block, unsigned order, uint64_t i) {
   switch (order) {
-    case 0: return block[i / 8] >> (i % 8) & 1;
-    case 1: return block[i / 4] >> (2 * (i % 4)) & 3;
-    case 2: return block[i / 2] >> (4 * (i % 2)) & 15;
-    case 3: return block[i];
-    case 4: return LoadBe<uint16_t>(&block[2 * i]);
-    case 5: return LoadBe<uint32_t>(&block[4 * i]);
-    default: return LoadBe<uint64_t>(&block[8 * i]);
+    case 0:
+      return block[i / 8] >> (i % 8) & 1;
+    case 1:
+      return block[i / 4] >> (2 * (i % 4)) & 3;
+    case 2:
+      return block[i / 2] >> (4 * (i % 2)) & 15;
+    case 3:
+      return block[i];
+    case 4:
+      return LoadBe<uint16_t>(&block[2 * i]);
+    case 5:
+      return LoadBe<uint32_t>(&block[4 * i]);
+    default:
+      return LoadBe<uint64_t>(&block[8 * i]);
   }
 }
 
@@ -175,10 +146,18 @@ bool StoreRefcount(MutableBytes block, unsigned order, uint64_t i, uint64_t valu
     return true;
   }
   switch (order) {
-    case 3: block[i] = static_cast<uint8_t>(value); break;
-    case 4: StoreBe(&block[2 * i], static_cast<uint16_t>(value)); break;
-    case 5: StoreBe(&block[4 * i], static_cast<uint32_t>(value)); break;
-    default: StoreBe(&block[8 * i], value); break;
+    case 3:
+      block[i] = static_cast<uint8_t>(value);
+      break;
+    case 4:
+      StoreBe(&block[2 * i], static_cast<uint16_t>(value));
+      break;
+    case 5:
+      StoreBe(&block[4 * i], static_cast<uint32_t>(value));
+      break;
+    default:
+      StoreBe(&block[8 * i], value);
+      break;
   }
   return true;
 }
@@ -201,11 +180,13 @@ Status CompareRefcounts(const Image& image, const ClaimMap& claims, unsigned thr
     uint64_t highest = 0;
     std::vector<HostRange> bad;
   };
+  const unsigned workers = threads == 0 ? UsableCores() : threads;
+  std::vector<ByteVector> buffers(workers);
   uint64_t blocks = image.refcount_table.size();
   for (uint64_t begin = 0; begin < blocks; begin += kBatch) {
     uint64_t end = std::min(begin + kBatch, blocks);
     std::vector<Piece> pieces(end - begin);
-    auto work = [&](unsigned, size_t i) -> Status {
+    auto work = [&](unsigned worker, size_t i) -> Status {
       Piece& piece = pieces[i];
       uint64_t index = begin + i, offset = BlockOffset(image, index);
       if (offset == 0) {
@@ -213,12 +194,13 @@ Status CompareRefcounts(const Image& image, const ClaimMap& claims, unsigned thr
                              &piece.highest);
         return CheckStop();
       }
-      ByteVector block(g.cluster_size);
+      ByteVector& block = buffers[worker];
+      block.resize(g.cluster_size);
       ReadTolerant(*image.source, offset, block, &piece.bad);
       comparison.Block(index, block, &piece.runs, &piece.highest);
       return CheckStop();
     };
-    IMG_RETURN_IF_ERROR(ParallelFor(pieces.size(), threads == 0 ? UsableCores() : threads, work));
+    IMG_RETURN_IF_ERROR(ParallelFor(pieces.size(), workers, work));
     for (Piece& piece : pieces) {
       result->highest_cluster = std::max(result->highest_cluster, piece.highest);
       for (const CountRun& run : piece.runs) visit(run);

@@ -5,58 +5,17 @@
 #include <array>
 #include <cstring>
 
+#include "base/checked.h"
+
 namespace imgfsck::qcow2 {
-namespace {
-
-constexpr uint64_t kGroup = 64;  // entries the fast path takes at once
-
-}  // namespace
-
-struct GroupScan {
-  uint64_t bad = 0, any = 0, all = ~uint64_t{0};
-  uint32_t min = ~uint32_t{0}, max = 0;
-  std::array<uint32_t, kGroup> cluster;
-};
-
-namespace {
-
-// One branch-free loop: what the 64 entries have in common, and their cluster numbers.
-inline void Scan(const uint8_t* entries, uint64_t bad_mask, unsigned cluster_bits,
-                 GroupScan* scan) {
-  uint64_t bad = 0, any = 0, all = ~uint64_t{0};
-  uint32_t min = ~uint32_t{0}, max = 0;
-  for (uint64_t i = 0; i < kGroup; ++i) {
-    uint64_t value = LoadBe<uint64_t>(entries + 8 * i);
-    any |= value;
-    all &= value;
-    bad |= value & bad_mask;
-    uint32_t cluster = static_cast<uint32_t>((value & kOffsetMask) >> cluster_bits);
-    scan->cluster[i] = cluster;
-    min = std::min(min, cluster);
-    max = std::max(max, cluster);
-  }
-  scan->bad = bad;
-  scan->any = any;
-  scan->all = all;
-  scan->min = min;
-  scan->max = max;
-}
-
-inline uint64_t CountBreaks(const std::array<uint32_t, kGroup>& cluster) {
-  uint64_t breaks = 0;
-  for (uint64_t i = 1; i < kGroup; ++i) breaks += cluster[i] != cluster[i - 1] + 1;
-  return breaks;
-}
-
-}  // namespace
-
 TableWalker::TableWalker(const Image& image, ClaimMap* claims, bool groups)
     : image_(image), g_(image.geometry), claims_(claims) {
   full_clusters_ = image.file_size >> g_.cluster_bits;
   shortest_stream_ = ShortestStream(g_, image.header.compression_type);
-  fast_possible_ = groups && !g_.extended_l2 && !image.has_data_file() &&
-                   image.ClusterCount() < ~uint32_t{0};
-  // Anything that is not a plain, aligned data cluster below 2^32 clusters is bad for the fast path.
+  fast_possible_ =
+      groups && !g_.extended_l2 && !image.has_data_file() && image.ClusterCount() < ~uint32_t{0};
+  // Anything that is not a plain, aligned data cluster below 2^32 clusters is bad for the fast
+  // path.
   bad_mask_ = kL2Reserved | kCompressed | kZeroFlag | (kOffsetMask & (g_.cluster_size - 1)) |
               (kOffsetMask & ~((uint64_t{1} << (32 + g_.cluster_bits)) - 1));
 }
@@ -88,51 +47,57 @@ bool TableWalker::Prepare(const TableRef& table, Bytes bytes) {
   return true;
 }
 
-bool TableWalker::FastGroup(const TableRef& table, const uint8_t* entries, uint64_t guest_index) {
+// Whether 64 entries are plain data clusters inside the file; fills `scan`, of which clusters in a
+// row need the first only.
+bool TableWalker::ScanPlain(const uint8_t* entries, GroupScan* scan) const {
+  const uint64_t first = LoadBe<uint64_t>(entries);
+  // A look at two entries tells a table without order from one that is worth the comparison.
+  if ((first & bad_mask_) == 0 && LoadBe<uint64_t>(entries + 8) == first + g_.cluster_size &&
+      IsRun(entries, g_.cluster_size)) {
+    const uint64_t cluster = (first & kOffsetMask) >> g_.cluster_bits;
+    scan->any = scan->all = first;
+    scan->breaks = 0;
+    scan->cluster[0] = static_cast<uint32_t>(cluster);
+    return cluster != 0 && cluster + kGroup <= full_clusters_;
+  }
+  ScanGroup(entries, bad_mask_, g_.cluster_bits, scan);
+  return scan->any == 0 || (scan->bad == 0 && scan->min != 0 && scan->max < full_clusters_);
+}
+
+// Guest entries of the table that the disk has, whole or in part.
+uint64_t TableWalker::EntriesOf(const TableRef& table) const {
+  const uint64_t clusters = g_.ClustersOf(image_.LayerSize(table.layer));
+  const uint64_t first = table.column * g_.l2_entries;
+  return clusters <= first ? 0 : std::min(clusters - first, g_.l2_entries);
+}
+
+bool TableWalker::FastGroup(const TableRef& table, const uint8_t* entries) {
   GroupScan scan;
-  Scan(entries, bad_mask_, g_.cluster_bits, &scan);
+  if (!ScanPlain(entries, &scan)) return false;
   if (scan.any == 0) return true;
-  if (scan.bad != 0 || scan.min == 0 || scan.max >= full_clusters_) return false;
   if (table.active) {
     // COPIED on all of them when the table is used once, on none when it is shared.
     if (table.weight == 1 ? (scan.all & kCopied) == 0 : (scan.any & kCopied) != 0) return false;
+    CountActiveGroup(scan);
   }
-  uint64_t guest_end = (table.column * g_.l2_entries + guest_index + kGroup) << g_.cluster_bits;
-  if (guest_end > image_.LayerSize(table.layer) + g_.cluster_size - 1) return false;
-  const uint64_t breaks = CountBreaks(scan.cluster);
-  if (table.active) CountActiveGroup(scan, breaks);
-  if (breaks == 0) {
-    claims_->ClaimDataRun64(scan.cluster[0], table.weight);
-  } else {
-    ClaimGroup(scan, table.weight);
-  }
+  ClaimGroup(scan, table.weight);
   return true;
 }
 
-void TableWalker::CountActiveGroup(const GroupScan& scan, uint64_t breaks) {
+void TableWalker::CountActiveGroup(const GroupScan& scan) {
   counts.allocated_clusters += kGroup;
   const uint64_t first = uint64_t{scan.cluster[0]} << g_.cluster_bits;
-  counts.fragmented_clusters += breaks + (next_contiguous_ != 0 && next_contiguous_ != first);
-  next_contiguous_ = (uint64_t{scan.cluster[kGroup - 1]} + 1) << g_.cluster_bits;
+  const uint64_t last = scan.breaks == 0 ? scan.cluster[0] + kGroup - 1 : scan.cluster[kGroup - 1];
+  counts.fragmented_clusters +=
+      scan.breaks + (next_contiguous_ != 0 && next_contiguous_ != first ? 1 : 0);
+  next_contiguous_ = (last + 1) << g_.cluster_bits;
 }
 
 void TableWalker::ClaimGroup(const GroupScan& scan, uint64_t weight) {
-  if (weight > 1) {
-    for (uint32_t cluster : scan.cluster) claims_->PrefetchExtra(cluster);
-    for (uint32_t cluster : scan.cluster) claims_->ClaimData(cluster, weight);
-    return;
-  }
-  uint64_t* words = claims_->data_words();
-  uint8_t* touched = claims_->touched();
-  for (uint32_t cluster : scan.cluster) {
-    uint64_t bit = uint64_t{1} << (cluster & 63);
-    uint64_t& word = words[cluster >> 6];
-    touched[cluster >> ClaimMap::kChunkBits] |= 1;
-    if ((word & bit) != 0) [[unlikely]] {
-      claims_->MarkAgain(cluster);
-      claims_->AddExtra(cluster, 1);
-    }
-    word |= bit;
+  if (scan.breaks == 0) {
+    claims_->ClaimDataRun64(scan.cluster[0], weight);
+  } else {
+    claims_->ClaimData64(scan.cluster, weight);
   }
 }
 
@@ -189,9 +154,13 @@ void TableWalker::WalkSingle(const TableRef& table, Bytes bytes) {
     if (!image_.has_data_file()) return;
   }
   bool checked_content = false;
+  const uint64_t entries = EntriesOf(table);
   for (uint64_t i = 0; i < g_.l2_entries; i += kGroup) {
     uint64_t count = std::min(kGroup, g_.l2_entries - i);
-    if (fast_possible_ && count == kGroup && FastGroup(table, bytes.data() + 8 * i, i)) continue;
+    if (fast_possible_ && count == kGroup) {
+      const Bytes group = bytes.subspan(8 * i, 8 * kGroup);
+      if (i + kGroup <= entries ? FastGroup(table, group.data()) : AllZero(group)) continue;
+    }
     // The first entry out of the ordinary: is this an L2 table at all? Nothing was claimed of a
     // table that fails this unless its first groups were in perfect order.
     if (!checked_content) {
@@ -223,52 +192,40 @@ void TableWalker::SortDistinct(Less less) {
 
 // 64 entries of a column where its tables agree on most of them, as a disk and its snapshots do.
 // Where they do not, the entries are looked at one by one. False: nothing was done.
-bool TableWalker::FastShared(std::span<const TableRef> tables, std::span<const Bytes> bytes,
-                             uint64_t begin) {
-  size_t rep = 0;  // the active layer's table, if there is one, stands for all
-  uint64_t weight = 0, guest_size = UINT64_MAX;
-  for (size_t k = 0; k < tables.size(); ++k) {
-    if (tables[k].active) rep = k;
-    weight += tables[k].weight;
-    guest_size = std::min(guest_size, image_.LayerSize(tables[k].layer));
-  }
+bool TableWalker::FastShared(const Column& column, uint64_t begin) {
+  const TableRef& table = column.tables[column.representative];
+  const uint8_t* own = &column.bytes[column.representative][8 * begin];
   GroupScan scan;
-  const uint8_t* own = &bytes[rep][8 * begin];
-  Scan(own, bad_mask_, g_.cluster_bits, &scan);
-  if (scan.bad != 0 || scan.min == 0 || scan.max >= full_clusters_) return false;
-  const uint64_t guest_end = (tables[rep].column * g_.l2_entries + begin + kGroup)
-                             << g_.cluster_bits;
-  if (guest_end > SaturatingAdd(guest_size, g_.cluster_size - 1)) return false;
+  if (!ScanPlain(own, &scan)) return false;
 
-  std::array<uint64_t, kGroup> other{};  // bits in which the tables differ
-  for (size_t k = 0; k < tables.size(); ++k) {
-    const uint8_t* theirs = &bytes[k][8 * begin];
-    if (k == rep || std::memcmp(own, theirs, 8 * kGroup) == 0) continue;
+  uint64_t differs = 0;
+  for (size_t k = 0; k < column.tables.size(); ++k) {
+    const uint8_t* theirs = &column.bytes[k][8 * begin];
+    if (k == column.representative || std::memcmp(own, theirs, 8 * kGroup) == 0) continue;
     for (uint64_t i = 0; i < kGroup; ++i) {
-      other[i] |= LoadBe<uint64_t>(own + 8 * i) ^ LoadBe<uint64_t>(theirs + 8 * i);
+      const uint64_t other = LoadBe<uint64_t>(own + 8 * i) ^ LoadBe<uint64_t>(theirs + 8 * i);
+      differs |= uint64_t{(other & ~kCopied) != 0} << i;
     }
   }
-  uint64_t differs = 0, copied = 0;
-  for (uint64_t i = 0; i < kGroup; ++i) {
-    const bool same = (other[i] & ~kCopied) == 0;
-    differs |= uint64_t{!same} << i;
-    copied |= same ? LoadBe<uint64_t>(own + 8 * i) & kCopied : 0;
-  }
-  if (tables[rep].active && copied != 0) return false;
-
-  const uint64_t breaks = CountBreaks(scan.cluster);
-  if (tables[rep].active) CountActiveGroup(scan, breaks);
-  if (differs == 0 && breaks == 0) {
-    claims_->ClaimDataRun64(scan.cluster[0], weight);
-  } else if (differs == 0) {
-    ClaimGroup(scan, weight);
-  } else {
+  if (scan.any == 0) return differs == 0;
+  if (table.active && (scan.any & kCopied) != 0) {
+    // Only what no other table has is used once.
     for (uint64_t i = 0; i < kGroup; ++i) {
-      if ((differs >> i & 1) == 0) {
-        claims_->ClaimData(scan.cluster[i], weight);
-      } else {
-        WalkColumnIndex(tables, bytes, begin + i, true);
-      }
+      if ((differs >> i & 1) == 0 && (LoadBe<uint64_t>(own + 8 * i) & kCopied) != 0) return false;
+    }
+  }
+
+  if (table.active) CountActiveGroup(scan);
+  if (differs == 0) {
+    ClaimGroup(scan, column.weight);
+    return true;
+  }
+  for (uint64_t i = 0; i < kGroup; ++i) {
+    if ((differs >> i & 1) == 0) {
+      const uint64_t cluster = scan.breaks == 0 ? scan.cluster[0] + i : scan.cluster[i];
+      claims_->ClaimData(cluster, column.weight);
+    } else {
+      WalkColumnIndex(column.tables, column.bytes, begin + i, true);
     }
   }
   return true;
@@ -326,11 +283,16 @@ void TableWalker::WalkColumn(std::span<const TableRef> tables, std::span<const B
     WalkSingle(plausible_tables[0], plausible_bytes[0]);
     return;
   }
+  Column column{plausible_tables, plausible_bytes, 0, 0};
+  uint64_t fast_end = fast_possible_ ? g_.l2_entries : 0;
+  for (size_t k = 0; k < plausible_tables.size(); ++k) {
+    if (plausible_tables[k].active) column.representative = k;
+    column.weight += plausible_tables[k].weight;
+    fast_end = std::min(fast_end, EntriesOf(plausible_tables[k]));
+  }
   for (uint64_t i = 0; i < g_.l2_entries; i += kGroup) {
     const uint64_t count = std::min(kGroup, g_.l2_entries - i);
-    if (fast_possible_ && count == kGroup && FastShared(plausible_tables, plausible_bytes, i)) {
-      continue;
-    }
+    if (i + kGroup <= fast_end && FastShared(column, i)) continue;
     for (uint64_t j = i; j < i + count; ++j) {
       WalkColumnIndex(plausible_tables, plausible_bytes, j, false);
     }

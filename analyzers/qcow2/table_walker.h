@@ -5,12 +5,11 @@
 #include <span>
 #include <vector>
 
+#include "analyzers/qcow2/entry_groups.h"
 #include "analyzers/qcow2/entry_rules.h"
 #include "analyzers/qcow2/l2_walk.h"
 
 namespace imgfsck::qcow2 {
-
-struct GroupScan;
 
 class TableWalker {
  public:
@@ -30,15 +29,25 @@ class TableWalker {
   void WalkColumn(std::span<const TableRef> tables, std::span<const Bytes> bytes);
 
  private:
-  bool FastGroup(const TableRef& table, const uint8_t* entries, uint64_t guest_index);
+  // Tables that share a column.
+  struct Column {
+    std::span<const TableRef> tables;
+    std::span<const Bytes> bytes;
+    size_t representative;  // of them: the active layer's, if there is one
+    uint64_t weight;        // of all together
+  };
+
+  bool ScanPlain(const uint8_t* entries, GroupScan* scan) const;
+  uint64_t EntriesOf(const TableRef& table) const;
+  bool FastGroup(const TableRef& table, const uint8_t* entries);
   void SlowEntry(const TableRef& table, Bytes bytes, uint64_t index);
   void ClaimStream(const Entry& entry, const EntryClaim& claim, uint64_t weight);
   void CountActive(const Entry& entry, const EntryClaim& claim);
   void JudgeCopied(const TableRef& table, uint64_t index, const EntryClaim& claim, uint64_t weight);
   bool Prepare(const TableRef& table, Bytes bytes);
-  bool FastShared(std::span<const TableRef> tables, std::span<const Bytes> bytes, uint64_t begin);
+  bool FastShared(const Column& column, uint64_t begin);
   void ClaimGroup(const GroupScan& scan, uint64_t weight);
-  void CountActiveGroup(const GroupScan& scan, uint64_t breaks);
+  void CountActiveGroup(const GroupScan& scan);
   // `counted`: the active layer's entry has been counted already.
   void WalkColumnIndex(std::span<const TableRef> tables, std::span<const Bytes> bytes,
                        uint64_t index, bool counted);
@@ -49,15 +58,15 @@ class TableWalker {
   const Image& image_;
   const Geometry& g_;
   ClaimMap* claims_;
-  uint64_t bad_mask_;        // bits that keep an entry off the fast path
+  uint64_t bad_mask_;  // bits that keep an entry off the fast path
   bool fast_possible_;
   uint64_t shortest_stream_;
-  uint64_t full_clusters_;   // clusters that lie wholly inside the file
+  uint64_t full_clusters_;  // clusters that lie wholly inside the file
   uint64_t next_contiguous_ = 0;
   struct Distinct {
     Entry entry;
     uint64_t weight;
-    size_t first;            // of `tables`
+    size_t first;  // of `tables`
     bool active;
   };
   std::vector<Distinct> distinct_;
