@@ -20,9 +20,10 @@ QUERY = ('imgdump --query "select count(*) from mapping where guest_offset >= %d
 class Goal:
     command: str     # label of the command that is held to it
     than: str        # label of the command that it is compared with
-    times: float     # wall time: so many times faster at least
+    times: float     # wall time: so many times faster at least; 0: anything
     memory: float | None = None  # peak memory: at most this part of the other's
     name: str = 'goal'
+    seconds: float | None = None  # wall time at most, whatever the other takes
 
 
 @dataclasses.dataclass
@@ -35,6 +36,7 @@ class Case:
     status: dict = dataclasses.field(default_factory=dict)  # label: exit status, where it is not 0
     fresh_copy: bool = False  # every run gets a copy of its own: the commands write
     leaves: tuple = ()        # files that a command makes, taken away after each run
+    cold: bool = False        # each run begins with the image out of the page cache
     long: bool = False        # minutes; only with --long or when named
 
 
@@ -59,6 +61,13 @@ def conversion(name, title, options, times):
                 {'qemu-img': 'qemu-img convert -m 16 -W -f qcow2 -O raw IMAGE DIR/out',
                  'imgio': 'imgio convert -f qcow2 -O raw IMAGE DIR/out'},
                 [Goal('imgio', 'qemu-img', times)], leaves=('out',))
+
+
+def deep(threads):
+    return f'imgfsck --deep --threads {threads} IMAGE'
+
+
+SIZES = ('256G', '512G', '1T', '2T')
 
 
 CASES = [
@@ -100,6 +109,51 @@ CASES = [
           'imgdump, 8 clusters': QUERY % (MIDDLE, MIDDLE + (8 << 16)),
           'imgdump, whole disk': QUERY % (0, 1 << 40)},
          [Goal('imgdump, one table', 'imgdump, whole disk', 10, name='no walk of the image')]),
+    pair('bitmaps-8t', '8 TiB, contiguous, 4 bitmaps',
+         ['bench_make_image --size 8T IMAGE',
+          *(f'qemu-img bitmap --add -f qcow2 IMAGE day-{i}' for i in range(4))],
+         QEMU, [(25, .25), (45, .25)]),
+    pair('cold-1t', '1 TiB, random host order, nothing in the page cache, qemu-img tuned',
+         '--size 1T --permute', TUNED, [(8, None), (8, None)], cold=True),
+    pair('cold-4k', '64 GiB, 4 KiB clusters, nothing in the page cache, qemu-img tuned',
+         '--size 64G --cluster-bits 12', TUNED, [(60, None), (60, None)], cold=True),
+    Case('sizes', 'four sizes in random host order: the cost grows with the size',
+         [f'bench_make_image --permute --size {size} DIR/{size}.qcow2' for size in SIZES],
+         {size: f'imgfsck --threads 1 DIR/{size}.qcow2' for size in SIZES},
+         # Larger arrays fit the caches less well.
+         [Goal('2T', '256G', 1 / 16, 8.0, name='linear')]),
+    Case('million-findings',
+         '64 GiB, 4 KiB clusters, every tenth count wrong: 1.6 million findings',
+         '--size 64G --cluster-bits 12 --damage --wrong-every 10',
+         {'qemu-img': QEMU, 'imgfsck': 'imgfsck IMAGE', 'imgfsck --json': 'imgfsck --json IMAGE'},
+         [Goal('imgfsck', 'qemu-img', 10, None)],
+         {'qemu-img': 2, 'imgfsck': 4, 'imgfsck --json': 4}),
+    Case('map', 'the map of 256 GiB in random host order: 4 million extents',
+         '--size 256G --permute',
+         {'qemu-img map': 'qemu-img map --output=json IMAGE',
+          'imgdump --map': 'imgdump --map --json IMAGE'},
+         [Goal('imgdump --map', 'qemu-img map', 20, .5)]),
+    Case('model', 'the whole model of 256 GiB in random host order, 4 million clusters',
+         '--size 256G --permute',
+         {'qemu-img map': 'qemu-img map --output=json IMAGE',
+          'imgdump --db': 'imgdump --db DIR/model.db IMAGE',
+          'imgdump --sql': 'imgdump --sql IMAGE',
+          'imgdump, all clusters':
+              'imgdump --query "select count(*), sum(length) from mapping" IMAGE'},
+         [], leaves=('model.db',)),
+    Case('vhd-2040g', 'a VHD of 2040 GiB, all blocks stored in random order',
+         ['make_vhd.py IMAGE'],
+         {'imgfsck': 'imgfsck --format vpc IMAGE', 'imgfsck, 1 thread': ONE},
+         [Goal('imgfsck', 'imgfsck', 0, seconds=.1)]),
+    Case('rebuild-16t', '16 TiB, contiguous, without any count: all are made anew',
+         '--size 16T --no-counts',
+         {'qemu-img -r all': 'qemu-img check -r all IMAGE',
+          'imgfsck --repair': 'imgfsck --repair IMAGE'},
+         [Goal('imgfsck --repair', 'qemu-img -r all', 1, 1)], {'imgfsck --repair': 1},
+         fresh_copy=True, long=True),
+    Case('deep', 'a disk of 4 GiB, zlib-compressed, with --deep',
+         [TEXT, CONVERT % '-c', NO_TEXT], {'1 thread': deep(1), '2 threads': deep(2)},
+         [Goal('2 threads', '1 thread', 1.6)]),
     conversion('convert-zlib', 'a disk of 4 GiB, zlib-compressed, into a raw file', '-c', 2),
     conversion('convert-zstd', 'a disk of 4 GiB, zstd-compressed, into a raw file',
                '-c -o compression_type=zstd', 1.7),

@@ -21,7 +21,6 @@ namespace {
 constexpr uint64_t kSeed = 20220914;
 constexpr uint64_t kOwnEvery = 16;     // a snapshot has its own copy of one L2 table in so many …
 constexpr uint64_t kOwnClusters = 64;  // … with so many data clusters of its own
-constexpr uint64_t kWrongCountEvery = 100;
 constexpr uint64_t kCrossLinks = 1000;
 
 struct Options {
@@ -31,6 +30,8 @@ struct Options {
   uint32_t snapshots = 0;
   bool permute = false;
   bool damage = false;
+  uint64_t wrong_every = 100;  // with damage: clusters of which one has a wrong count
+  bool no_counts = false;      // all counts are 0
 };
 
 class ImageMaker {
@@ -158,7 +159,7 @@ void ImageMaker::Damage(std::vector<uint64_t>* entries, uint64_t table) {
   for (uint64_t i = 0; i < entries->size(); ++i) {
     uint64_t& entry = (*entries)[i];
     const uint64_t data = (entry & qcow2::kOffsetMask) >> geometry_.cluster_bits;
-    if (damage_random_.Below(kWrongCountEvery) == 0) {
+    if (damage_random_.Below(options_.wrong_every) == 0) {
       bool high = ++wrong_counts_ % 2 == 0;
       counts_[data] = high ? static_cast<uint16_t>(counts_[data] + 1) : uint16_t{0};
     } else if (i > 0 && (table * geometry_.l2_entries + i) % link_every == link_every - 1) {
@@ -219,6 +220,7 @@ Status ImageMaker::WriteStart() {
 }
 
 Status ImageMaker::WriteCounts() {
+  if (options_.no_counts) return Ok();  // holes
   ByteVector block(geometry_.cluster_size);
   for (uint64_t k = 0; k < order_->blocks().size(); ++k) {
     const uint64_t first = k * geometry_.block_entries;
@@ -268,6 +270,9 @@ int Main(int argc, char** argv) {
   app.add_option("--snapshots", o.snapshots, "Snapshots that share most tables")
       ->check(CLI::Range(0, 1000));
   app.add_flag("--damage", o.damage, "1 % of the data's counts wrong, 1000 cross-links");
+  app.add_option("--wrong-every", o.wrong_every, "With --damage: one count of so many is wrong")
+      ->check(CLI::Range(2, 1 << 30));
+  app.add_flag("--no-counts", o.no_counts, "All counts are 0");
   CLI11_PARSE(app, argc, argv);
   o.size = ParseSize(size).value_or(0);
   if (std::string complaint = Complaint(o); !complaint.empty()) {

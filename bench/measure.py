@@ -51,6 +51,8 @@ def argv_of(command, image):
              for word in shlex.split(command)]
     if words[0].startswith('img'):
         words[0] = str(BUILD / 'bin' / words[0])
+    if words[0].endswith('.py'):
+        words = [sys.executable, '-B', str(ROOT / 'bench' / words[0]), *words[1:]]
     if words[0].startswith('bench_'):
         words[0] = str(BUILD / 'bench' / words[0])
     return words
@@ -63,7 +65,8 @@ def run_once(case, label, image):
         target = image.with_name('copy.qcow2')
         subprocess.run(['cp', '--sparse=always', image, target], check=True)
         os.sync()
-    timed = subprocess.run([BUILD / 'bench' / 'bench_time_one',
+    cold = ['--cold', target] if case.cold else []
+    timed = subprocess.run([BUILD / 'bench' / 'bench_time_one', *cold,
                             *argv_of(case.commands[label], target)],
                            check=True, capture_output=True, text=True)
     result = json.loads(timed.stdout)
