@@ -15,7 +15,7 @@ from imglib.testing import ImageTest, main
 CLUSTER = 4096
 SIZES = [256 * MB, 512 * MB, 1024 * MB, 2048 * MB]
 COPIED = 1 << 63
-# Instructions an entry: a third above what was measured without any wide registers.
+# Instructions an entry, a fifth above what was measured where the processor has wide registers.
 BOUNDS = {"contiguous": 24, "scattered": 64, "shared": 40}
 
 

@@ -199,15 +199,17 @@ bool TableWalker::FastShared(const Column& column, uint64_t begin) {
   if (!ScanPlain(own, &scan)) return false;
 
   uint64_t differs = 0;
+  bool equal = true;
   for (size_t k = 0; k < column.tables.size(); ++k) {
     const uint8_t* theirs = &column.bytes[k][8 * begin];
     if (k == column.representative || std::memcmp(own, theirs, 8 * kGroup) == 0) continue;
+    equal = false;
     for (uint64_t i = 0; i < kGroup; ++i) {
       const uint64_t other = LoadBe<uint64_t>(own + 8 * i) ^ LoadBe<uint64_t>(theirs + 8 * i);
       differs |= uint64_t{(other & ~kCopied) != 0} << i;
     }
   }
-  if (scan.any == 0) return differs == 0;
+  if (scan.any == 0) return equal;  // a flag alone is worth a look
   if (table.active && (scan.any & kCopied) != 0) {
     // Only what no other table has is used once.
     for (uint64_t i = 0; i < kGroup; ++i) {
