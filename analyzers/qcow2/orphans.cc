@@ -7,7 +7,18 @@
 
 namespace imgfsck::qcow2 {
 
+Orphans::Orphans(const CheckState& state) : state_(state) {
+  const Image& image = *state.image;
+  if (!state.claims().AnyConflict()) return;
+  for (uint64_t i = 0; i < image.refcount_table.size(); ++i) {
+    const uint64_t offset = BlockOffset(image, i);
+    if (offset == 0 || !state.claims().IsConflict(offset >> image.geometry.cluster_bits)) continue;
+    if (!HoldsCounts(image, state.claims(), i)) no_counts_.insert(i);
+  }
+}
+
 const CountRun* Orphans::Find(uint64_t cluster) const {
+  if (!Trusted(cluster)) return nullptr;
   const std::vector<CountRun>& runs = state_.leaks;  // ascending
   auto after = std::upper_bound(runs.begin(), runs.end(), cluster,
                                 [](uint64_t c, const CountRun& run) { return c < run.cluster; });
@@ -18,15 +29,19 @@ const CountRun* Orphans::Find(uint64_t cluster) const {
 
 uint64_t Orphans::Missing(uint64_t cluster) const {
   const CountRun* run = Find(cluster);
-  if (run == nullptr) return 0;
-  uint64_t missing = run->stored - run->computed;
+  const auto released = released_.find(cluster);
+  uint64_t missing = run == nullptr ? 0 : run->stored - run->computed;
+  if (released != released_.end()) missing += released->second;
   auto taken = taken_.find(cluster);
   return taken == taken_.end() ? missing : missing - std::min(missing, taken->second);
 }
 
 bool Orphans::Lone(uint64_t cluster) const {
   const CountRun* run = Find(cluster);
-  return run != nullptr && run->computed == 0 && !taken_.contains(cluster);
+  if (taken_.contains(cluster)) return false;
+  const auto released = released_.find(cluster);
+  if (released != released_.end()) return state_.claims().Count(cluster) == released->second;
+  return run != nullptr && run->computed == 0;
 }
 
 std::vector<uint64_t> Orphans::DataIn(uint64_t begin, uint64_t end, size_t limit) const {
@@ -40,7 +55,7 @@ std::vector<uint64_t> Orphans::DataIn(uint64_t begin, uint64_t end, size_t limit
     uint64_t last = std::min(end, run->cluster + run->length);
     for (uint64_t c = std::max(begin, run->cluster); c < last; ++c) {
       if (found.size() >= limit) return found;
-      if (!taken_.contains(c) && !IsTable(c)) found.push_back(c);
+      if (!taken_.contains(c) && !IsTable(c) && Trusted(c)) found.push_back(c);
     }
   }
   return found;

@@ -4,6 +4,8 @@
 // stock, so that no cluster is given to more than have lost it.
 #pragma once
 
+#include <map>
+#include <set>
 #include <unordered_map>
 #include <vector>
 
@@ -14,7 +16,8 @@ namespace imgfsck::qcow2 {
 
 class Orphans {
  public:
-  explicit Orphans(const CheckState& state) : state_(state) {}
+  // Counts in a block that shares its cluster, and that are none, speak of no reference.
+  explicit Orphans(const CheckState& state);
 
   // References to `cluster` that are missing and not yet given back.
   uint64_t Missing(uint64_t cluster) const;
@@ -23,6 +26,13 @@ class Orphans {
   void Take(uint64_t cluster, uint64_t references) { taken_[cluster] += references; }
   // The cluster holds a table, no guest data: it is no longer offered as data.
   void MarkTable(uint64_t cluster) { tables_.insert_or_assign(cluster, true); }
+  // `cluster` is about to lose `references` that are wrong. Only a table may claim it: what it
+  // holds is not known to be data.
+  void Release(uint64_t cluster, uint64_t references) {
+    released_[cluster] += references;
+    MarkTable(cluster);
+  }
+  bool IsTaken(uint64_t cluster) const { return taken_.contains(cluster); }
   bool IsTable(uint64_t cluster) const { return tables_.contains(cluster); }
 
   // Lone clusters of data in [begin, end), ascending, at most `limit` of them.
@@ -30,8 +40,14 @@ class Orphans {
 
  private:
   const CountRun* Find(uint64_t cluster) const;
+  bool Trusted(uint64_t cluster) const {
+    return no_counts_.empty() ||
+           !no_counts_.contains(cluster / state_.image->geometry.block_entries);
+  }
 
   const CheckState& state_;
+  std::set<uint64_t> no_counts_;           // blocks, by index
+  std::map<uint64_t, uint64_t> released_;  // references, by cluster
   std::unordered_map<uint64_t, uint64_t> taken_;
   std::unordered_map<uint64_t, bool> tables_;
 };

@@ -169,6 +169,23 @@ uint64_t BlockOffset(const Image& image, uint64_t index) {
   return offset;
 }
 
+bool HoldsCounts(const Image& image, const ClaimMap& claims, uint64_t index) {
+  const Geometry& g = image.geometry;
+  const uint64_t offset = BlockOffset(image, index), first = index * g.block_entries;
+  if (offset == 0) return false;
+  ByteVector block(g.cluster_size);
+  std::vector<HostRange> bad;
+  ReadTolerant(*image.source, offset, block, &bad);
+  uint64_t used = 0, right = 0;
+  for (uint64_t i = 0; i < g.block_entries && first + i < claims.clusters(); ++i) {
+    if (claims.IsConflict(first + i)) continue;
+    const uint64_t count = claims.Count(first + i);
+    used += count != 0;
+    right += count != 0 && LoadRefcount(block, g.refcount_order, i) == count;
+  }
+  return right * 2 >= used;
+}
+
 Status CompareRefcounts(const Image& image, const ClaimMap& claims, unsigned threads,
                         const ProgressFn& progress, const CountRunVisitor& visit,
                         CompareResult* result) {

@@ -19,6 +19,10 @@ bool StoreRefcount(MutableBytes block, unsigned order, uint64_t index, uint64_t 
 // The offset of refcount block `index`, when its table entry is usable; 0 otherwise.
 uint64_t BlockOffset(const Image& image, uint64_t index);
 
+// Most of the clusters that block `index` speaks for, and that are used without a conflict, are
+// counted in it as they should be. Guest data in a block's place is not like that.
+bool HoldsCounts(const Image& image, const ClaimMap& claims, uint64_t index);
+
 // A run of clusters whose stored counts differ from the computed ones in the same way.
 struct CountRun {
   uint64_t cluster = 0, length = 0;  // clusters

@@ -29,6 +29,8 @@ class Counts {
         },
         &result));
     IMG_RETURN_IF_ERROR(std::move(failed));
+    // Past the old end of the file, where counts were set to zero.
+    for (uint64_t c : moved_to_) IMG_RETURN_IF_ERROR(editor_.SetCount(c, 1));
     if (conflicts_ > 0) {
       outcome_.notes.push_back(
           conflicts_ == 1
@@ -56,16 +58,39 @@ class Counts {
         ++conflicts_;
         continue;
       }
-      IMG_RETURN_IF_ERROR(editor_.SetCount(c, run.computed));
+      IMG_RETURN_IF_ERROR(Set(c, run.computed));
       ++outcome_.changes;
     }
     return Ok();
   }
 
+  // A refcount table may have been led onto guest data. Whoever mapped that may have let go of it
+  // since: it is no place to write counts to.
+  bool StandsOnData(uint64_t index) const {
+    if (context_.first == nullptr) return false;
+    const CheckState& first = StateOf(*context_.first);
+    const uint64_t block = BlockOffset(*state_.image, index) >> state_.image->geometry.cluster_bits;
+    return block != 0 && first.walked && block < first.claims().clusters() &&
+           (first.claims().IsData(block) || first.claims().IsCompressed(block)) &&
+           !HoldsCounts(*state_.image, state_.claims(), index);
+  }
+
+  Status Set(uint64_t cluster, uint64_t count) {
+    const uint64_t index = cluster / state_.image->geometry.block_entries;
+    if (index >= next_block_) {  // clusters come ascending
+      next_block_ = index + 1;
+      if (StandsOnData(index)) {
+        IMG_ASSIGN_OR_RETURN(const uint64_t moved_to, editor_.MoveBlock(index));
+        moved_to_.push_back(moved_to);
+      }
+    }
+    return editor_.SetCount(cluster, count);
+  }
+
   Status MendPastEof(const CountRun& run) {
     if (!May(Problem::kQcow2RefcountPastEof)) return Ok();
     for (uint64_t c = run.cluster; c < run.cluster + run.length; ++c) {
-      IMG_RETURN_IF_ERROR(editor_.SetCount(c, 0));
+      IMG_RETURN_IF_ERROR(Set(c, 0));
       ++outcome_.changes;
     }
     return Ok();
@@ -76,7 +101,11 @@ class Counts {
   Editor editor_;
   PassOutcome outcome_;
   uint64_t conflicts_ = 0;
+  uint64_t next_block_ = 0;         // blocks below have been looked at
+  std::vector<uint64_t> moved_to_;  // clusters of blocks that were moved
 };
+
+constexpr Problem kMayAdd[] = {Problem::kQcow2RefcountLeak};  // where a block was
 
 }  // namespace
 
@@ -85,6 +114,8 @@ const Pass kCountPass{
     [](const CheckReport& report, const RepairOptions& options) {
       return StateOf(report).counts_compared && WantedAny(report, options, kProblems);
     },
-    [](const PassContext& context) { return Counts(context).Run(); }};
+    [](const PassContext& context) { return Counts(context).Run(); },
+    {},
+    kMayAdd};
 
 }  // namespace imgfsck::qcow2

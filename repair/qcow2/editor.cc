@@ -103,6 +103,13 @@ Result<uint64_t> Editor::BlockFor(uint64_t index) {
       return Error{ErrorCode::kInvalid, "a refcount table entry is damaged",
                    table_offset_ + 8 * index};
     }
+    if (own_blocks_.insert(index).second && state_.walked &&
+        offset == BlockOffset(image_, index) &&
+        state_.claims().IsConflict(offset >> geometry().cluster_bits) &&
+        !HoldsCounts(image_, state_.claims(), index)) {
+      IMG_RETURN_IF_ERROR(MoveBlock(index));
+      offset = table_[index];
+    }
     return offset;
   }
   IMG_ASSIGN_OR_RETURN(offset, Reserve(1));
@@ -110,6 +117,19 @@ Result<uint64_t> Editor::BlockFor(uint64_t index) {
   IMG_RETURN_IF_ERROR(Write64(table_offset_ + 8 * index, offset));
   IMG_RETURN_IF_ERROR(SetCount(offset >> geometry().cluster_bits, 1));
   return offset;
+}
+
+Result<uint64_t> Editor::MoveBlock(uint64_t index) {
+  own_blocks_.insert(index);
+  IMG_ASSIGN_OR_RETURN(const uint64_t old, BlockFor(index));
+  ByteVector block(cluster_size());
+  IMG_RETURN_IF_ERROR(Read(old, block));
+  IMG_ASSIGN_OR_RETURN(const uint64_t offset, Reserve(1));
+  IMG_RETURN_IF_ERROR(Write(offset, block));
+  table_[index] = offset;
+  IMG_RETURN_IF_ERROR(Write64(table_offset_ + 8 * index, offset));
+  IMG_RETURN_IF_ERROR(SetCount(offset >> geometry().cluster_bits, 1));
+  return offset >> geometry().cluster_bits;
 }
 
 Status Editor::SetCount(uint64_t cluster, uint64_t value) {

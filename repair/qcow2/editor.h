@@ -29,9 +29,13 @@ class Editor {
   Result<uint64_t> Allocate(uint64_t count = 1);
   // The same without touching the counts: for a rebuild of the counts themselves.
   Result<uint64_t> Reserve(uint64_t count);
-  // Stores a count, making the refcount block (and table) that it needs. kTooLarge when the value
-  // does not fit the width.
+  // Stores a count, making the refcount block (and table) that it needs. A block that shares its
+  // cluster, and whose bytes are no counts, is moved first: they are guest data. kTooLarge when the
+  // value does not fit the width.
   Status SetCount(uint64_t cluster, uint64_t value);
+  // Copies refcount block `index` to a fresh cluster, which counts from now on. The old one keeps
+  // its bytes. Returns the new cluster.
+  Result<uint64_t> MoveBlock(uint64_t index);
   // Bytes of fresh space taken so far.
   uint64_t allocated_bytes() const { return allocated_bytes_; }
   uint64_t end() const { return end_; }  // bytes; where the next cluster behind the end would go
@@ -53,6 +57,7 @@ class Editor {
   uint64_t search_left_ = 1 << 16;
   uint64_t end_;
   uint64_t allocated_bytes_ = 0;
+  std::set<uint64_t> own_blocks_; // refcount blocks that may be written where they are
   std::set<uint64_t> taken_;      // clusters given out below the old end
 };
 

@@ -28,6 +28,9 @@ struct LostTable {
   std::vector<uint64_t> found;
   std::string evidence;
   double confidence = 0;
+  // Of kNoTable: no entry of what is there leads to a cluster that misses a reference. The bytes
+  // are somebody else's, and may be the only copy.
+  bool foreign = false;
 };
 
 // Lost tables of all layers that a walk met, and lost L1 entries of the active disk. With `unset`

@@ -111,6 +111,7 @@ class Relink {
 
   Status RebuildTables() {
     std::vector<LostTable> lost = FindLostTables(context_.image, state_, true);
+    SetForeignApart(&lost);
     ScanResult scan;
     IMG_RETURN_IF_ERROR(ScanForTables(context_.image, state_, orphans_, &scan));
     FindMisled(context_.image, state_, donor_, scan, &lost);
@@ -119,9 +120,33 @@ class Relink {
     AssignTables(context_.image, state_, scan, &lost);
     std::vector<RebuiltTable> tables = builder_.Build(lost, lent);
     for (size_t i = 0; i < lost.size(); ++i) {
-      if (tables[i].reclaimed > 0) IMG_RETURN_IF_ERROR(Install(lost[i], tables[i]));
+      if (tables[i].reclaimed > 0) {
+        IMG_RETURN_IF_ERROR(Install(lost[i], tables[i]));
+      } else if (lost[i].foreign && orphans_.IsTaken(lost[i].ref.offset >> g_.cluster_bits)) {
+        // Nothing is known of this table but that its cluster is another one's data.
+        IMG_RETURN_IF_ERROR(Lead(lost[i], LayersOf(lost[i]), 0));
+        Declare(lost[i], tables[i], LayersOf(lost[i]));
+      }
     }
     return Ok();
+  }
+
+  // Finds the lost tables in whose place there is something else, and offers that to its owner.
+  void SetForeignApart(std::vector<LostTable>* lost) {
+    ByteVector bytes(g_.cluster_size);
+    std::vector<HostRange> bad;
+    for (LostTable& l : *lost) {
+      if (l.why != LostTable::Why::kNoTable) continue;
+      ReadTolerant(context_.image, l.ref.offset, bytes, &bad);
+      l.foreign = true;
+      for (uint64_t i = 0; i < g_.l2_entries && l.foreign; ++i) {
+        const Entry entry = LoadEntry(g_, bytes, i);
+        l.foreign = EntryInvalid(image_, entry) || !Reclaims(image_, orphans_, entry);
+      }
+    }
+    for (const LostTable& l : *lost) {
+      if (l.foreign) orphans_.Release(l.ref.offset >> g_.cluster_bits, l.ref.weight);
+    }
   }
 
   // What the donor has of each lost table; a table found where the donor has one belongs there.
@@ -151,19 +176,14 @@ class Relink {
     ByteVector bytes(g_.cluster_size);
     for (uint64_t i = 0; i < g_.l2_entries; ++i) StoreEntry(g_, bytes, i, table.entries[i]);
     std::vector<uint32_t> layers = LayersOf(lost);
-    bool own_place =
-        lost.ref.offset != 0 && !state_.claims().IsConflict(lost.ref.offset >> g_.cluster_bits);
+    bool own_place = lost.ref.offset != 0 && !lost.foreign &&
+                     !state_.claims().IsConflict(lost.ref.offset >> g_.cluster_bits);
     uint64_t offset = lost.ref.offset;
     if (!own_place) {
       IMG_ASSIGN_OR_RETURN(offset, PlaceFor(lost, layers.size()));
     }
     IMG_RETURN_IF_ERROR(editor_.Write(offset, bytes));
-    for (uint32_t layer : layers) {
-      if (own_place) break;
-      const L1Location& l1 = image_.L1Of(layer);
-      uint64_t flag = layer == 0 && layers.size() == 1 ? kCopied : 0;
-      IMG_RETURN_IF_ERROR(editor_.Write64(l1.offset + 8 * lost.ref.column, offset | flag));
-    }
+    if (!own_place) IMG_RETURN_IF_ERROR(Lead(lost, layers, offset));
     outcome_.changes += table.reclaimed;
     outcome_.orphans.relinked += table.reclaimed;
     Declare(lost, table, layers);
@@ -172,6 +192,16 @@ class Relink {
       AddRange({0}, *lost.rightful * g_.l2_entries, g_.l2_entries, &outcome_.settled);
     }
     Report(lost, table);
+    return Ok();
+  }
+
+  // Leads the L1 entries of the column to the table at `offset`; 0: to none.
+  Status Lead(const LostTable& lost, const std::vector<uint32_t>& layers, uint64_t offset) {
+    for (uint32_t layer : layers) {
+      const bool sole = offset != 0 && layer == 0 && layers.size() == 1;
+      IMG_RETURN_IF_ERROR(editor_.Write64(image_.L1Of(layer).offset + 8 * lost.ref.column,
+                                          offset | (sole ? kCopied : 0)));
+    }
     return Ok();
   }
 
