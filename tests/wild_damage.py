@@ -17,7 +17,7 @@ from imglib.testing import ImageTest, main, summary
 from imglib.wild import MIXES, WildMaker, hurt
 
 IMAGES = 400 if LONG else 8 if SANITIZED else 16
-FOUND = () if LONG else (80, 95, 122)  # seeds that once failed
+FOUND = () if LONG else (80, 95, 122, 142)  # seeds that once failed
 
 
 def stored_pieces(path):
@@ -38,6 +38,17 @@ def stored_pieces(path):
                 if data.strip(b"\0"):
                     pieces[place] = data
     return sorted(pieces.items())
+
+
+def aliases(document):
+    """Places that layers map at different addresses, each counted: a warning that no repair takes
+    away, since either may be right."""
+    return {f["host-offset"] for f in document["findings"]
+            if f["code"] == "qcow2-cross-layer-alias" and f["severity"] == "warning"}
+
+
+def one_a_layer(claims):
+    return {c.kind for c in claims} == {"data"} and len({c.layer for c in claims}) == len(claims)
 
 
 class WildDamage(ImageTest):
@@ -112,7 +123,11 @@ class WildDamage(ImageTest):
             with Qcow2(path) as image:
                 claims = Claims(image)
                 counts = claims.counts()
-                self.assertEqual((counts.leaks, counts.low, claims.double_owned()), ({}, {}, {}))
+                self.assertEqual((counts.leaks, counts.low), ({}, {}))
+                known = aliases(damaged) & aliases(left)
+                self.assertEqual([found for cluster, found in claims.double_owned().items()
+                                  if cluster * image.cluster_size not in known
+                                  or not one_a_layer(found)], [])
         now = self.views(path, mix)
         if mode == "safe" and views[0]:
             self.assertTrue(now[0] and readable_equal(views[0], now[0]), "other bytes are read")
