@@ -58,7 +58,7 @@ class KillImgio(ImageTest):
         return raw.read_bytes()
 
     def numbers(self, count):
-        step = 1 if LONG else max(1, count // 4) if SANITIZED else max(1, count // 25)
+        step = 1 if LONG else max(1, count // 2) if SANITIZED else max(1, count // 8)
         return range(1, count + 1, step)
 
     def every_kill(self, formats, words, judge, again=True):

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/checked.h"
+#include "formats/common/stored.h"
 
 namespace imgfsck::raw {
 namespace {
@@ -49,17 +50,6 @@ class RawRows : public ImageRows {
   }
 
  private:
-  static uint64_t StoredBytes(const ByteSource& source) {
-    uint64_t sum = 0;
-    for (uint64_t at = 0; at < source.Size();) {
-      auto extent = source.ExtentAt(at);
-      if (!extent || extent->length == 0) return source.Size();
-      if (!extent->hole) sum += extent->length;
-      at = extent->offset + extent->length;
-    }
-    return sum;
-  }
-
   std::string path_;
   uint64_t size_, allocated_;
 };

@@ -2,25 +2,13 @@
 #include "formats/vhd/rows.h"
 
 #include "base/checked.h"
+#include "formats/common/stored.h"
 #include "formats/vhd/fields.h"
 #include "formats/vhd/links.h"
 #include "formats/vhd/mapping.h"
 
 namespace imgfsck::vhd {
 namespace {
-
-// Bytes that the host stores, asked in at most so many questions.
-uint64_t StoredBytes(const ByteSource& source) {
-  constexpr int kQuestions = 1 << 20;
-  uint64_t stored = 0, at = 0;
-  for (int i = 0; i < kQuestions && at < source.Size(); ++i) {
-    auto extent = source.ExtentAt(at);
-    if (!extent || extent->length == 0) break;
-    if (!extent->hole) stored += extent->length;
-    at += extent->length;
-  }
-  return stored;
-}
 
 class VhdRows : public ImageRows {
  public:
