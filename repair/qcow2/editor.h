@@ -23,7 +23,9 @@ class Editor {
   Status Write(uint64_t offset, Bytes bytes) { return overlay_.WriteAt(offset, bytes); }
   Status Write64(uint64_t offset, uint64_t value);
   Status Write32(uint64_t offset, uint32_t value);
-  Status Read(uint64_t offset, MutableBytes bytes) const { return ReadPadded(overlay_, offset, bytes); }
+  Status Read(uint64_t offset, MutableBytes bytes) const {
+    return ReadPadded(overlay_, offset, bytes);
+  }
 
   // `count` clusters in a row, zeroed, each with a stored count of 1. Returns the host offset.
   Result<uint64_t> Allocate(uint64_t count = 1);
@@ -53,12 +55,12 @@ class Editor {
   const Image& image_;
   uint64_t table_offset_;
   std::vector<uint64_t> table_;
-  uint64_t next_free_ = 1;        // cluster where the search for free space goes on
+  uint64_t next_free_ = 1;  // cluster where the search for free space goes on
   uint64_t search_left_ = 1 << 16;
   uint64_t end_;
   uint64_t allocated_bytes_ = 0;
-  std::set<uint64_t> own_blocks_; // refcount blocks that may be written where they are
-  std::set<uint64_t> taken_;      // clusters given out below the old end
+  std::set<uint64_t> own_blocks_;  // refcount blocks that may be written where they are
+  std::set<uint64_t> taken_;       // clusters given out below the old end
 };
 
 }  // namespace imgfsck::qcow2

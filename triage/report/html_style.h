@@ -40,7 +40,7 @@ svg image{image-rendering:pixelated}
 .legend td:first-child{width:1.5rem;min-width:0;padding:0}
 details{margin:.5rem 0}
 summary{cursor:pointer;font-weight:600}
-@media(max-width:40rem){body{padding:.5rem}.image{padding:0 .5rem .5rem}}
+@media(max-width:40rem){body{padding:.5rem}td:not(.n){min-width:7rem}.image{padding:0 .5rem .5rem}}
 )css";
 
 }  // namespace imgfsck
