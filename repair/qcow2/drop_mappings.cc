@@ -24,6 +24,12 @@ class DropMappings {
         g_(image_.geometry), editor_(context.image, state_), metadata_(OtherMetadata(state_)) {}
 
   Result<PassOutcome> Run() {
+    if (L1ReachesTooFar()) {
+      // What lies behind the table is not its entries: nothing else is judged by them.
+      IMG_RETURN_IF_ERROR(editor_.Write32(36, static_cast<uint32_t>(image_.L1Min(0))));
+      ++outcome_.changes;
+      return outcome_;
+    }
     for (size_t layer = 0; layer < image_.LayerCount(); ++layer) {
       IMG_RETURN_IF_ERROR(MendL1(layer));
     }
@@ -41,6 +47,27 @@ class DropMappings {
   bool TableLost(uint64_t offset) const {
     for (const TableRef& table : state_.walk.implausible) {
       if (table.offset == offset) return true;
+    }
+    return false;
+  }
+
+  // The active L1 table is longer than the disk needs, and other things' bytes are among what would
+  // be its entries there.
+  bool L1ReachesTooFar() const {
+    const L1Location& l1 = image_.active;
+    const uint64_t needed = image_.L1Min(0);
+    if (needed == 0 || l1.entries <= needed || !May(Problem::kQcow2L1EntryPastEof)) return false;
+    ByteVector raw(l1.bytes());
+    std::vector<HostRange> bad;
+    ReadTolerant(context_.image, l1.offset, raw, &bad);
+    for (uint64_t i = needed; i < l1.entries; ++i) {
+      const uint64_t place = l1.offset + 8 * i, value = LoadBe<uint64_t>(&raw[8 * i]);
+      const uint64_t offset = value & kOffsetMask;
+      if (offset == 0 && (value & kL1Reserved) == 0) continue;
+      const bool wrong = (value & kL1Reserved) != 0 || !IsAligned(offset, g_.cluster_size) ||
+                         offset >= image_.file_size;
+      // Behind the first cluster of what the disk needs.
+      if (wrong && place >= AlignUp(l1.offset + 8 * needed, g_.cluster_size)) return true;
     }
     return false;
   }
@@ -158,6 +185,8 @@ class DropMappings {
   PassOutcome outcome_;
 };
 
+constexpr Problem kMayAdd[] = {Problem::kQcow2RefcountLeak};  // of what led nowhere by mistake
+
 }  // namespace
 
 const Pass kDropMappingsPass{
@@ -166,6 +195,8 @@ const Pass kDropMappingsPass{
       return options.mode == RepairMode::kAll && StateOf(report).walked &&
              WantedAny(report, options, kProblems);
     },
-    [](const PassContext& context) { return DropMappings(context).Run(); }};
+    [](const PassContext& context) { return DropMappings(context).Run(); },
+    {},
+    kMayAdd};
 
 }  // namespace imgfsck::qcow2
