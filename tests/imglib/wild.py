@@ -132,6 +132,8 @@ class Wound:
     def flipped_bit(self):
         place = self.entry(self.metadata())
         data = bytearray(self.read(place, 8))
+        if len(data) < 8:
+            raise ToolFailed("the file ends before")
         bit = self.random.randrange(64)
         data[bit // 8] ^= 1 << bit % 8
         self.put(place, data)
