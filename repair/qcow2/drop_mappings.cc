@@ -9,19 +9,23 @@ namespace imgfsck::qcow2 {
 namespace {
 
 constexpr std::initializer_list<Problem> kProblems = {
-    Problem::kQcow2L1EntryUnaligned, Problem::kQcow2L1EntryPastEof, Problem::kQcow2L2Implausible,
-    Problem::kQcow2L2EntryReserved,  Problem::kQcow2L2EntryUnaligned,
-    Problem::kQcow2L2EntryPastEof,   Problem::kQcow2ComprPastEof,
-    Problem::kQcow2ComprDataFile,    Problem::kQcow2Extl2BothBits,
-    Problem::kQcow2Extl2AllocNoHost, Problem::kQcow2Extl2ComprBitmap,
-    Problem::kQcow2SnapL2Structure,  Problem::kQcow2MetaOverlap,
-    Problem::kQcow2L2ZeroFlagV2};
+    Problem::kQcow2L1EntryUnaligned, Problem::kQcow2L1EntryPastEof,
+    Problem::kQcow2L2Implausible,    Problem::kQcow2L2EntryReserved,
+    Problem::kQcow2L2EntryUnaligned, Problem::kQcow2L2EntryPastEof,
+    Problem::kQcow2ComprPastEof,     Problem::kQcow2ComprDataFile,
+    Problem::kQcow2Extl2BothBits,    Problem::kQcow2Extl2AllocNoHost,
+    Problem::kQcow2Extl2ComprBitmap, Problem::kQcow2SnapL2Structure,
+    Problem::kQcow2MetaOverlap,      Problem::kQcow2L2ZeroFlagV2};
 
 class DropMappings {
  public:
   explicit DropMappings(const PassContext& context)
-      : context_(context), state_(StateOf(context.report)), image_(*state_.image),
-        g_(image_.geometry), editor_(context.image, state_), metadata_(OtherMetadata(state_)) {}
+      : context_(context),
+        state_(StateOf(context.report)),
+        image_(*state_.image),
+        g_(image_.geometry),
+        editor_(context.image, state_),
+        metadata_(OtherMetadata(state_)) {}
 
   Result<PassOutcome> Run() {
     if (L1ReachesTooFar()) {
@@ -33,10 +37,10 @@ class DropMappings {
     for (size_t layer = 0; layer < image_.LayerCount(); ++layer) {
       IMG_RETURN_IF_ERROR(MendL1(layer));
     }
-    Status status = ForEachTable(
-        context_.image, state_, [&](const TableRef& table, MutableBytes bytes, bool* changed) {
-          return MendTable(table, bytes, changed);
-        });
+    Status status = ForEachTable(context_.image, state_,
+                                 [&](const TableRef& table, MutableBytes bytes, bool* changed) {
+                                   return MendTable(table, bytes, changed);
+                                 });
     IMG_RETURN_IF_ERROR(std::move(status));
     return outcome_;
   }
@@ -72,11 +76,29 @@ class DropMappings {
     return false;
   }
 
+  // Several entries and none that can be one: a snapshot that was led onto something else. What
+  // would be cleared as its entries may be the only copy of guest data.
+  bool IsNoTable(const L1Location& l1, Bytes raw) const {
+    uint64_t used = 0, wrong = 0;
+    for (uint64_t i = 0; i < l1.entries; ++i) {
+      const uint64_t value = LoadBe<uint64_t>(&raw[8 * i]), offset = value & kOffsetMask;
+      used += value != 0;
+      wrong += (value & kL1Reserved) != 0 || !IsAligned(offset, g_.cluster_size) ||
+               offset >= image_.file_size;
+    }
+    return wrong >= 2 && wrong == used;
+  }
+
   Status MendL1(size_t layer) {
     const L1Location& l1 = image_.L1Of(layer);
     ByteVector raw(l1.bytes());
     std::vector<HostRange> bad;
     ReadTolerant(context_.image, l1.offset, raw, &bad);
+    if (layer > 0 && IsNoTable(l1, raw)) {
+      outcome_.notes.push_back(
+          "the L1 table of a snapshot holds something else; it stays as it is");
+      return Ok();
+    }
     for (uint64_t i = 0; i < l1.entries; ++i) {
       uint64_t value = LoadBe<uint64_t>(&raw[8 * i]), offset = value & kOffsetMask;
       if (offset == 0) continue;
@@ -189,14 +211,15 @@ constexpr Problem kMayAdd[] = {Problem::kQcow2RefcountLeak};  // of what led now
 
 }  // namespace
 
-const Pass kDropMappingsPass{
-    "drop-mappings", 45, "let guest ranges whose mapping leads nowhere read as zeros",
-    [](const CheckReport& report, const RepairOptions& options) {
-      return options.mode == RepairMode::kAll && StateOf(report).walked &&
-             WantedAny(report, options, kProblems);
-    },
-    [](const PassContext& context) { return DropMappings(context).Run(); },
-    {},
-    kMayAdd};
+const Pass kDropMappingsPass{"drop-mappings",
+                             45,
+                             "let guest ranges whose mapping leads nowhere read as zeros",
+                             [](const CheckReport& report, const RepairOptions& options) {
+                               return options.mode == RepairMode::kAll && StateOf(report).walked &&
+                                      WantedAny(report, options, kProblems);
+                             },
+                             [](const PassContext& context) { return DropMappings(context).Run(); },
+                             {},
+                             kMayAdd};
 
 }  // namespace imgfsck::qcow2
