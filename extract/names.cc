@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "analyzers/common/linked_file.h"
+
 namespace imgfsck {
 namespace {
 
@@ -70,10 +72,7 @@ std::u16string Pseudonyms::Path(const std::u16string& path) {
 
 std::string Pseudonyms::Path(std::string_view path, bool found) {
   if (!found) return Narrow(Path(Widen(path)));
-  std::string out;
-  const bool absolute = path.starts_with('/');
-  for (size_t i = 0; i < path.size(); ++i) out.push_back((i % 2 == 0) == absolute ? '/' : '.');
-  return out;
+  return StandInName(path.size(), path.starts_with('/'));
 }
 
 ByteVector WithoutText(Bytes bytes, bool all) {

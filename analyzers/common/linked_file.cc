@@ -15,6 +15,12 @@ bool IsPlainPath(const std::string& name) {
 
 }  // namespace
 
+std::string StandInName(size_t length, bool absolute) {
+  std::string name;
+  for (size_t i = 0; i < length; ++i) name.push_back((i % 2 == 0) == absolute ? '/' : '.');
+  return name;
+}
+
 LinkedFile LookAtLinkedFile(const std::string& image_path, const std::string& name) {
   LinkedFile file;
   if (image_path.empty() || !IsPlainPath(name)) return file;
@@ -22,7 +28,8 @@ LinkedFile LookAtLinkedFile(const std::string& image_path, const std::string& na
   bool as_given = name.starts_with('/') || slash == std::string::npos;
   file.path = as_given ? name : image_path.substr(0, slash + 1) + name;
   struct stat status = {}, own = {};
-  if (stat(file.path.c_str(), &status) != 0 || S_ISDIR(status.st_mode)) {
+  const bool stand_in = name == StandInName(name.size(), name.starts_with('/'));
+  if (stat(file.path.c_str(), &status) != 0 || (S_ISDIR(status.st_mode) && !stand_in)) {
     file.state = LinkedFile::State::kMissing;
     return file;
   }

@@ -22,6 +22,10 @@ struct LinkedFile {
   int64_t mtime_seconds = 0;  // Unix time
 };
 
+// What a copy without names has in the place of the name of a file that is there: of the same
+// length, and always to be found.
+std::string StandInName(size_t length, bool absolute);
+
 // `name` as stored in the image (untrusted); relative names are resolved against the folder of
 // `image_path`. Where that is empty, nothing is looked at.
 LinkedFile LookAtLinkedFile(const std::string& image_path, const std::string& name);

@@ -5,6 +5,7 @@
 
 #include <random>
 
+#include "base/checked.h"
 #include "tests/unit/formats/vhd/vhd_helpers.h"
 
 namespace imgfsck::vhd {
