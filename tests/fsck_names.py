@@ -10,6 +10,7 @@ import struct
 from imglib.guests import CLUSTER, COPIED, ext, fill, l2_entry, lose, number, set_entry
 from imglib.programs import BIN, folder_state, imgfsck, qemu_img, qemu_io, run
 from imglib.testing import ImageTest, main
+from imglib.traced import TRACED
 
 EVIL = "\x1b[31m<script>\u202e"
 FILES = {"alpha": 3 * CLUSTER, "beta": 3 * CLUSTER, "etc/passwd": 5 * CLUSTER,
@@ -168,7 +169,7 @@ class FsckNames(ImageTest):
         set_entry(image, cluster, COPIED | 1 << 40)
         trace = self.folder / "trace"
         done = run("strace", "-f", "-e", "trace=openat,open,execve,socket", "-o", trace,
-                   BIN / "imgfsck", "--names", image)
+                   BIN / "imgfsck", "--names", image, env=TRACED)
         self.assertEqual(done.code, 4, done.err)
         self.assertIn("no names of guest files: its disk needs the files that it names", done.out)
         self.assertNotIn("base", trace.read_text())
@@ -181,7 +182,7 @@ class FsckNames(ImageTest):
         lose(raw, image, [self.clusters(raw, "/beta")[0]])
         trace = self.folder / "trace"
         done = run("strace", "-f", "-e", "trace=openat,open,seccomp,socket,execve", "-o", trace,
-                   BIN / "imgfsck", "--names", image)
+                   BIN / "imgfsck", "--names", image, env=TRACED)
         self.assertIn("in: /beta", done.out)
         calls = trace.read_text()
         if "seccomp" in calls:  # not in builds with sanitizers
