@@ -272,6 +272,12 @@ class Hostile(ImageTest):
                           ["convert", "-n", "I", target],
                           ["convert", "--force", "-O", "qcow2", "-c", "I", target]):
                 self.assertIn("to be read", self.imgio(words, path, (8,)).err)
+            for words in (["read", "I", "0", "512", "--to", target],
+                          ["write", "I", "0", "--from", target],
+                          ["convert", "--salvage", "--lost-map", target, "I", "O"]):
+                self.assertIn("the image", self.imgio(words, path, (8,)).err.replace("two ", ""))
+        twice = ["convert", "--force", "--salvage", "--lost-map", "O", "I", "O"]
+        self.assertIn("two images", self.imgio(twice, path, (8,)).err)
         self.assertEqual(folder_state(self.folder), before)
 
     def test_force_keeps_the_old_file_until_the_new_one_is_there(self):

@@ -62,6 +62,12 @@ class Descriptor {
   bool ours_;
 };
 
+// A file that is to be written or read beside the image must be none of the image's own.
+Status CheckOther(const Chain& chain, const std::string& path) {
+  if (path.empty() || path == "-" || !chain.UsesFile(path)) return Ok();
+  return Error{ErrorCode::kConflict, fmt::format("{} is the image itself", Printable(path)), {}};
+}
+
 Status CheckRange(Driver& driver, uint64_t offset, uint64_t length) {
   if (RangeFits(offset, length, driver.VirtualSize())) return Ok();
   return Error{ErrorCode::kInvalid,
@@ -111,6 +117,7 @@ Result<uint64_t> WritePattern(Driver& driver, const ImgioOptions& o) {
 template <class Operation>
 Result<int> OnWritable(const ImgioOptions& options, const Operation& operation) {
   IMG_ASSIGN_OR_RETURN(auto chain, OpenChain(options, options.words[0], {.writable = true}));
+  IMG_RETURN_IF_ERROR(CheckOther(*chain, options.from));
   Status done = operation(chain->driver());
   Status closed = chain->driver().Close();
   IMG_RETURN_IF_ERROR(done);
@@ -124,6 +131,7 @@ Result<int> ReadCommand(const ImgioOptions& o) {
   IMG_ASSIGN_OR_RETURN(auto chain, OpenChain(o, o.words[0], {}));
   Driver& driver = chain->driver();
   IMG_RETURN_IF_ERROR(CheckRange(driver, o.sizes[0], o.sizes[1]));
+  IMG_RETURN_IF_ERROR(CheckOther(*chain, o.to));
   IMG_ASSIGN_OR_RETURN(Descriptor out,
                        Descriptor::Open(o.to, O_WRONLY | O_CREAT | O_TRUNC, STDOUT_FILENO));
   ByteVector buffer(std::min(kChunk, o.sizes[1]));

@@ -2,6 +2,7 @@
 // imgio convert: a disk into a new image of any format that can be written.
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <fstream>
 
 #include "base/parallel.h"
@@ -73,6 +74,12 @@ Status ReportLost(const ImgioOptions& o, uint64_t size, const std::vector<GuestR
   return Error{ErrorCode::kIo, "cannot write " + Printable(o.lost_map), {}};
 }
 
+bool SameFile(const std::string& one, const std::string& other) {
+  std::error_code ignored;
+  return std::filesystem::weakly_canonical(one, ignored) ==
+         std::filesystem::weakly_canonical(other, ignored);
+}
+
 Status CheckTarget(const ImgioOptions& o, Driver& target) {
   Capabilities can = target.capabilities();
   if (!can.write) return Error{ErrorCode::kUnsupported, "that format cannot be written", {}};
@@ -95,6 +102,11 @@ Result<int> ConvertCommand(const ImgioOptions& o) {
   if (chain->UsesFile(o.words[1])) {
     return Error{
         ErrorCode::kConflict, fmt::format("{} is what is to be read", Printable(o.words[1])), {}};
+  }
+  if (!o.lost_map.empty() && (chain->UsesFile(o.lost_map) || SameFile(o.lost_map, o.words[1]))) {
+    return Error{ErrorCode::kConflict,
+                 fmt::format("{} is one of the two images", Printable(o.lost_map)),
+                 {}};
   }
   Driver& source = chain->driver();
   const uint64_t size = source.VirtualSize();
