@@ -114,7 +114,7 @@ struct Argument {
 
 // The program that the kernel runs before each call. libseccomp only says what number a call has
 // and which architecture this is: its own compiler (2.5) loops for ever or crashes when it gets no
-// memory, and takes half a millisecond.
+// memory.
 class Filter {
  public:
   Filter() {

@@ -8,19 +8,23 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 seconds=3600
+largest=65536  # bytes of an input
+minimise=no    # first leave out of a corpus what covers nothing that the rest does not
 targets=()
 while (($# > 0)); do
   case "$1" in
     --seconds) seconds=$2; shift 2 ;;
-    -h|--help) echo "usage: scripts/fuzz.sh [--seconds N] [TARGET...]"; exit 0 ;;
-    -*) echo "usage: scripts/fuzz.sh [--seconds N] [TARGET...]" >&2; exit 16 ;;
+    --minimise) minimise=yes; shift ;;
+    -h|--help) echo "usage: scripts/fuzz.sh [--seconds N] [--minimise] [TARGET...]"; exit 0 ;;
+    -*) echo "usage: scripts/fuzz.sh [--seconds N] [--minimise] [TARGET...]" >&2; exit 16 ;;
     *) targets+=("$1"); shift ;;
   esac
 done
 
 scripts/setup.sh --tests
 export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1 CCACHE_SLOPPINESS=pch_defines,time_macros
-cmake --preset fuzz -DCMAKE_CXX_COMPILER_LAUNCHER=ccache >/dev/null
+cmake --preset fuzz -DCMAKE_CXX_COMPILER_LAUNCHER=ccache \
+      -DIMGFSCK_PRECOMPILE=ON -DIMGFSCK_UNITY=ON >/dev/null
 cmake --build --preset fuzz --target fuzz_target fuzz_smoke -j "$(nproc)"
 
 programs=build/fuzz/tests/fuzz
@@ -30,26 +34,36 @@ fi
 finds=build/fuzz/finds
 mkdir -p "$finds" build/fuzz/log
 # Besides the seeds that the targets make themselves: the damaged images of the fixtures.
-fixtures=build/fuzz/fixtures
+fixtures=build/fuzz/fixtures.$largest
 if [ ! -d "$fixtures" ]; then
-  python3 -B tests/fuzz_corpus.py "$fixtures.new"
+  python3 -B tests/fuzz_corpus.py "$fixtures.new" "$largest"
   mv "$fixtures.new" "$fixtures"
 fi
 table=build/fuzz/table.txt
-: >"$table"
 status=0
 for target in "${targets[@]}"; do
   corpus=build/fuzz/corpus/$target
   mkdir -p "$corpus"
   "$programs/fuzz_smoke" "$target" --seeds "$corpus"
+  find "$corpus" -type f -size +"${largest}c" -delete
   folders=("$corpus")
   if [ -d "$fixtures/${target%-*}" ]; then
     folders+=("$fixtures/${target%-*}")
   fi
+  export IMGFSCK_TARGET=$target
+  if [ "$minimise" = yes ]; then
+    mkdir "$corpus.new"
+    "$programs/fuzz_target" -merge=1 -timeout=30 -rss_limit_mb=2048 -max_len="$largest" \
+        "$corpus.new" "${folders[@]}" >"build/fuzz/log/$target.merge" 2>&1
+    rm -r "$corpus"
+    mv "$corpus.new" "$corpus"
+    folders=("$corpus")
+  fi
   log=build/fuzz/log/$target
   # A find ends the run of its target; the others go on.
-  if ! IMGFSCK_TARGET=$target "$programs/fuzz_target" -max_total_time="$seconds" -timeout=30 \
-      -rss_limit_mb=2048 -max_len=1048576 -print_final_stats=1 -artifact_prefix="$finds/$target-" \
+  began=$SECONDS
+  if ! "$programs/fuzz_target" -max_total_time="$seconds" -timeout=30 \
+      -rss_limit_mb=2048 -max_len="$largest" -print_final_stats=1 -artifact_prefix="$finds/$target-" \
       "${folders[@]}" >"$log" 2>&1; then
     echo "fuzz: $target: see $log" >&2
     status=4
@@ -58,6 +72,6 @@ for target in "${targets[@]}"; do
   edges=$(grep -o 'cov: [0-9]*' "$log" | tail -1 | cut -d' ' -f2)
   memory=$(sed -n 's/^stat::peak_rss_mb: *//p' "$log")
   count=$(find "$finds" -name "$target-*" | wc -l)
-  echo "$target $seconds ${executions:-0} ${edges:-0} ${memory:-0} $count" | tee -a "$table"
+  echo "$target $((SECONDS - began)) ${executions:-0} ${edges:-0} ${memory:-0} $count" | tee -a "$table"
 done
 exit "$status"
