@@ -4,6 +4,7 @@
 #include <openssl/evp.h>
 
 #include <array>
+#include <new>
 
 #include "base/result.h"
 
@@ -15,8 +16,12 @@ struct Sha256::Impl {
 };
 
 Sha256::Sha256() : impl_(std::make_unique<Impl>()) {
-  IMG_CHECK(impl_->context != nullptr);
-  IMG_CHECK(EVP_DigestInit_ex(impl_->context, EVP_sha256(), nullptr) == 1);
+  const bool made =
+      impl_->context != nullptr && EVP_DigestInit_ex(impl_->context, EVP_sha256(), nullptr) == 1;
+  if (made) return;
+  // libcrypto got no memory: what happens is what happens when `new` gets none.
+  if (const std::new_handler handler = std::get_new_handler(); handler != nullptr) handler();
+  IMG_CHECK(made);
 }
 
 Sha256::~Sha256() = default;
