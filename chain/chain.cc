@@ -237,8 +237,7 @@ Result<ChainStatus> Chain::StatusAt(uint64_t offset, uint64_t limit) {
     Driver& driver = *layers_[depth]->driver;
     if (offset >= driver.VirtualSize()) {
       // What lies behind the end of a backing file is zeros, by the layer that asks for it.
-      return ChainStatus{
-          {limit, MappingState::kZero, std::nullopt}, std::max<size_t>(depth, 1) - 1, true};
+      return ChainStatus{{limit, MappingState::kZero, place}, std::max<size_t>(depth, 1) - 1, true};
     }
     limit = std::min(limit, driver.VirtualSize() - offset);
     IMG_ASSIGN_OR_RETURN(BlockStatus status, driver.StatusAt(offset, limit));

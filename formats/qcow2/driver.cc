@@ -129,9 +129,7 @@ std::optional<BackingReference> Qcow2Driver::Backing() const {
   const Image& image = *core_->image;
   if (core_->header.backing_file_offset == 0 || !image.backing_name) return std::nullopt;
   BackingReference reference{*image.backing_name, {}};
-  if (const Extension* e = image.extensions.Find(kExtBackingFormat)) {
-    reference.format = std::string(AsText(e->data));
-  }
+  reference.format = image.backing_format.value_or("");
   return reference;
 }
 

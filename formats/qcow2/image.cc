@@ -22,7 +22,8 @@ L1Location LocateL1(const Image& image, uint64_t offset, uint64_t declared, uint
   if (declared > room) {
     l1.entries = std::min(needed, room);
   } else if (declared < needed) {
-    l1.entries = std::min({needed, room, AlignUp(std::max<uint64_t>(declared, 1) * 8, cluster_size) / 8});
+    l1.entries =
+        std::min({needed, room, AlignUp(std::max<uint64_t>(declared, 1) * 8, cluster_size) / 8});
   } else {
     l1.entries = declared;
   }
@@ -69,7 +70,8 @@ void LoadExtensions(Image* image) {
   image->extensions = ParseExtensions(image->header, image->first_cluster);
   image->backing_name = BackingName(image->header, image->first_cluster);
   if (const Extension* e = image->extensions.Find(kExtBackingFormat)) {
-    image->backing_format = std::string(AsText(e->data));
+    // QEMU reads it as a C string.
+    image->backing_format = std::string(AsText(e->data).substr(0, AsText(e->data).find('\0')));
   }
   if (const Extension* e = image->extensions.Find(kExtDataFile)) {
     image->data_file_name = std::string(AsText(e->data));
@@ -121,9 +123,8 @@ Result<std::unique_ptr<Image>> ParseImage(const ByteSource& source) {
     return image;
   }
   image->walkable = true;
-  image->geometry =
-      Geometry::Make(h.cluster_bits, h.is_v3() && h.Incompatible(kIncompatExtendedL2),
-                     h.refcount_order <= kMaxRefcountOrder ? h.refcount_order : 4);
+  image->geometry = Geometry::Make(h.cluster_bits, h.is_v3() && h.Incompatible(kIncompatExtendedL2),
+                                   h.refcount_order <= kMaxRefcountOrder ? h.refcount_order : 4);
   uint64_t cluster = std::min(image->geometry.cluster_size, image->file_size);
   image->unreadable.clear();
   image->first_cluster.resize(cluster);

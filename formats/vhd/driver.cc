@@ -53,7 +53,8 @@ Status CheckReadable(const Image& image) {
   if (!as_stored || image.footer_from.origin > Origin::kCopy) {
     return Refuse("the footer is missing or damaged");
   }
-  if (image.footer.version != kVersion1) return Refuse("the footer has an unknown version");
+  if (image.footer.version >> 16 != kVersion1 >> 16)
+    return Refuse("the footer has an unknown version");
   Kind kind = image.kind;
   bool type_fits = image.footer.type() == DiskType::kFixed          ? kind == Kind::kFixed
                    : image.footer.type() == DiskType::kDynamic      ? kind == Kind::kDynamic
