@@ -189,41 +189,52 @@ bool HoldsCounts(const Image& image, const ClaimMap& claims, uint64_t index) {
 Status CompareRefcounts(const Image& image, const ClaimMap& claims, unsigned threads,
                         const ProgressFn& progress, const CountRunVisitor& visit,
                         CompareResult* result) {
-  constexpr uint64_t kBatch = 64;  // blocks compared between two reports
+  constexpr size_t kBatch = 64;                   // blocks compared between two reports
+  constexpr uint64_t kWorthAThread = 256 * kKiB;  // of refcount blocks
   const Geometry& g = image.geometry;
   Comparison comparison(image, claims);
   struct Piece {
+    uint64_t index = 0;
     std::vector<CountRun> runs;
     uint64_t highest = 0;
     std::vector<HostRange> bad;
   };
   const unsigned workers = threads == 0 ? UsableCores() : threads;
   std::vector<ByteVector> buffers(workers);
-  uint64_t blocks = image.refcount_table.size();
-  for (uint64_t begin = 0; begin < blocks; begin += kBatch) {
-    uint64_t end = std::min(begin + kBatch, blocks);
-    std::vector<Piece> pieces(end - begin);
-    auto work = [&](unsigned worker, size_t i) -> Status {
-      Piece& piece = pieces[i];
-      uint64_t index = begin + i, offset = BlockOffset(image, index);
-      if (offset == 0) {
-        comparison.Uncovered(index * g.block_entries, (index + 1) * g.block_entries, &piece.runs,
-                             &piece.highest);
-        return CheckStop();
-      }
-      ByteVector& block = buffers[worker];
-      block.resize(g.cluster_size);
-      ReadTolerant(*image.source, offset, block, &piece.bad);
-      comparison.Block(index, block, &piece.runs, &piece.highest);
+  const uint64_t blocks = image.refcount_table.size();
+  std::vector<Piece> pieces;
+  auto work = [&](unsigned worker, size_t i) -> Status {
+    Piece& piece = pieces[i];
+    const uint64_t index = piece.index, offset = BlockOffset(image, index);
+    if (offset == 0) {
+      comparison.Uncovered(index * g.block_entries, (index + 1) * g.block_entries, &piece.runs,
+                           &piece.highest);
       return CheckStop();
-    };
-    IMG_RETURN_IF_ERROR(ParallelFor(pieces.size(), workers, work));
+    }
+    ByteVector& block = buffers[worker];
+    block.resize(g.cluster_size);
+    ReadTolerant(*image.source, offset, block, &piece.bad);
+    comparison.Block(index, block, &piece.runs, &piece.highest);
+    return CheckStop();
+  };
+  for (uint64_t next = 0; next < blocks;) {
+    pieces.clear();
+    // Of the entries that lead to no block, those count that clusters in use would need.
+    for (; next < blocks && pieces.size() < kBatch; ++next) {
+      if (next % (1 << 16) == 0) IMG_RETURN_IF_ERROR(CheckStop());
+      if (BlockOffset(image, next) != 0 || next * g.block_entries < claims.clusters()) {
+        pieces.push_back({next, {}, 0, {}});
+      }
+    }
+    const uint64_t worth = 1 + pieces.size() * g.cluster_size / kWorthAThread;
+    IMG_RETURN_IF_ERROR(ParallelFor(
+        pieces.size(), static_cast<unsigned>(std::min<uint64_t>(workers, worth)), work));
     for (Piece& piece : pieces) {
       result->highest_cluster = std::max(result->highest_cluster, piece.highest);
       for (const CountRun& run : piece.runs) visit(run);
       result->unreadable.insert(result->unreadable.end(), piece.bad.begin(), piece.bad.end());
     }
-    if (progress) progress("reference counts", end, blocks);
+    if (progress) progress("reference counts", next, blocks);
   }
   std::vector<CountRun> tail;
   comparison.Uncovered(blocks * g.block_entries, claims.clusters(), &tail,
