@@ -17,7 +17,7 @@ target_compile_definitions(imgfsck_flags INTERFACE IMGFSCK_VERSION="${PROJECT_VE
 # A build for once compiles faster with a dozen sources in one; then two files of a folder cannot
 # give one name, even a hidden one, to two things. For folders where each keeps to that.
 option(IMGFSCK_UNITY "Compile several source files as one, where the folder allows it" OFF)
-set(imgfsck_unity_folders base io model formats chain analyzers)
+set(imgfsck_unity_folders base io model formats chain analyzers repair report triage toolkit)
 function(imgfsck_unity target folder)
   if(IMGFSCK_UNITY AND folder IN_LIST imgfsck_unity_folders)
     set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 12)
@@ -56,6 +56,7 @@ function(imgfsck_tools)
     add_library(imgfsck_toolkit STATIC ${shared})
     target_link_libraries(imgfsck_toolkit PUBLIC ${arg_LINK} PRIVATE imgfsck_flags)
     imgfsck_precompile(imgfsck_toolkit library)
+    imgfsck_unity(imgfsck_toolkit toolkit)
     list(APPEND arg_LINK imgfsck_toolkit)
   endif()
   foreach(main ${mains})

@@ -57,7 +57,7 @@ class Stand : public ByteSource {
   const ByteSource* target_;
 };
 
-struct State {
+struct EngineState {
   std::unique_ptr<Stand> bytes;
   CheckReport report;
 };
@@ -178,7 +178,7 @@ class Planner {
       if (!outcome.notes.empty() || !outcome.pieces.empty()) KeepNotes(pass, std::move(outcome));
       return Ok();
     }
-    auto next = std::make_unique<State>();
+    auto next = std::make_unique<EngineState>();
     next->bytes = std::make_unique<Stand>(trial);
     IMG_ASSIGN_OR_RETURN(next->report, kit_.check(*next->bytes));
     IMG_ASSIGN_OR_RETURN(const auto reason, Objection(pass, outcome, *next, trial, patched));
@@ -196,7 +196,7 @@ class Planner {
 
   // Why the pass must not be kept; nothing when it may.
   Result<std::optional<std::string>> Objection(const Pass& pass, const PassOutcome& outcome,
-                                               const State& next, const Overlay& trial,
+                                               const EngineState& next, const Overlay& trial,
                                                const RangeSet& patched) {
     const std::set<Problem> tolerated(pass.may_add.begin(), pass.may_add.end());
     const auto problems = NewProblems(current(), next.report, patched, tolerated);
@@ -287,7 +287,7 @@ class Planner {
   const RepairOptions& options_;
   const std::set<std::string_view>& banned_;
   Plan* plan_ = nullptr;
-  std::unique_ptr<State> state_;                // null: as the source is
+  std::unique_ptr<EngineState> state_;          // null: as the source is
   uint64_t version_ = 0;                        // passes kept so far
   std::map<std::string_view, uint64_t> tried_;  // the version a pass last saw
   std::set<std::string_view> dropped_;

@@ -14,7 +14,7 @@
 namespace imgfsck {
 namespace {
 
-constexpr uint64_t kChunk = 256 * kKiB;  // bytes compared at a time
+constexpr uint64_t kGuestCompareChunk = 256 * kKiB;  // bytes compared at a time
 
 bool IsEmpty(MappingState state) {
   return state == MappingState::kUnallocated || state == MappingState::kZero;
@@ -252,11 +252,11 @@ class Comparison {
   using Reader = std::function<Status(uint64_t skip, MutableBytes buffer)>;
   Status CompareContent(uint64_t start, uint64_t length, const Reader& old_read,
                         const Reader& new_read) {
-    old_buffer_.resize(kChunk);
-    new_buffer_.resize(kChunk);
+    old_buffer_.resize(kGuestCompareChunk);
+    new_buffer_.resize(kGuestCompareChunk);
     for (uint64_t skip = 0; skip < length;) {
       IMG_RETURN_IF_ERROR(CheckStop());
-      const uint64_t size = std::min(kChunk, length - skip);
+      const uint64_t size = std::min(kGuestCompareChunk, length - skip);
       IMG_RETURN_IF_ERROR(CompareChunk(start, skip, size, old_read, new_read));
       skip += size;
     }

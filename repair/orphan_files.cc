@@ -17,7 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kChunk = kMiB;  // bytes copied at a time
+constexpr uint64_t kOrphanFilesChunk = kMiB;  // bytes copied at a time
 
 Status MakeDirectory(const std::string& directory) {
   std::error_code error;
@@ -37,7 +37,7 @@ class RangeFile {
   RangeFile(const ByteSource& image, HostRange host) : image_(image), host_(host) {}
 
   Result<bool> Write(const std::string& path) {
-    ByteVector buffer(std::min(kChunk, host_.length));
+    ByteVector buffer(std::min(kOrphanFilesChunk, host_.length));
     for (uint64_t done = 0; done < host_.length;) {
       IMG_RETURN_IF_ERROR(CheckStop());
       const MutableBytes part =

@@ -23,7 +23,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kChunk = kMiB;      // bytes copied at a time
+constexpr uint64_t kOutputChunk = kMiB;  // bytes copied at a time
 constexpr uint64_t kBlock = 4 * kKiB;  // the smallest hole made
 
 // Removes the unfinished file unless it got its name.
@@ -56,7 +56,7 @@ class PartFile {
 class Copier {
  public:
   Copier(const ByteSource& from, FileStore& to, const ProgressFn& progress)
-      : from_(from), to_(to), progress_(progress), buffer_(kChunk) {}
+      : from_(from), to_(to), progress_(progress), buffer_(kOutputChunk) {}
 
   Result<uint64_t> Run() {
     IMG_RETURN_IF_ERROR(to_.SetSize(from_.Size()));
@@ -66,7 +66,7 @@ class Copier {
       const uint64_t end = std::min(SaturatingAdd(extent.offset, extent.length), from_.Size());
       if (end <= at) break;
       if (!extent.hole) {
-        const uint64_t length = std::min(end - at, kChunk - at % kChunk);
+        const uint64_t length = std::min(end - at, kOutputChunk - at % kOutputChunk);
         IMG_RETURN_IF_ERROR(CopyPiece(at, length));
         at += length;
       } else {

@@ -61,4 +61,8 @@ bool WantedAny(const CheckReport& report, const RepairOptions& options,
   });
 }
 
+bool Mends(const PassContext& context, Problem problem) {
+  return context.report.findings.Has(problem) && Allowed(problem, context.options);
+}
+
 }  // namespace imgfsck

@@ -93,6 +93,8 @@ bool Allowed(Problem problem, const RepairOptions& options);
 bool Allowed(const Finding& finding, const RepairOptions& options);  // by its own judgement
 bool WantedAny(const CheckReport& report, const RepairOptions& options,
                std::initializer_list<Problem> problems);
+// Found, and allowed.
+bool Mends(const PassContext& context, Problem problem);
 
 // A format's repairs, repair/<format>/. Listed in engine.cc.
 struct Repairer {

@@ -15,7 +15,7 @@
 namespace imgfsck {
 namespace {
 
-std::string FolderOf(const std::string& path) {
+std::string ParentFolder(const std::string& path) {
   const std::string folder = std::filesystem::path(path).parent_path().string();
   return folder.empty() ? "." : folder;
 }
@@ -58,7 +58,7 @@ Status Require(const std::string& path, uint64_t needed, std::string_view what) 
 
 Status CheckSpaceForCommit(const std::string& image_path, const std::string& undo_path,
                            const Overlay& overlay) {
-  const std::string undo_folder = FolderOf(undo_path);
+  const std::string undo_folder = ParentFolder(undo_path);
   IMG_ASSIGN_OR_RETURN(const uint64_t record, UndoRecord::SpaceNeeded(image_path, overlay));
   IMG_ASSIGN_OR_RETURN(uint64_t growth, NewlyStored(overlay));
   struct stat info;
@@ -79,7 +79,7 @@ Status CheckSpaceForCopy(const std::string& output_path, const ByteSource& sourc
     if (!extent.hole) stored += extent.length;
     at = extent.offset + extent.length;
   }
-  return Require(FolderOf(output_path), stored, "the copy");
+  return Require(ParentFolder(output_path), stored, "the copy");
 }
 
 }  // namespace imgfsck

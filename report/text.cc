@@ -5,6 +5,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/text.h"
 #include "report/finding_text.h"
 #include "report/words.h"
@@ -12,7 +14,7 @@
 namespace imgfsck {
 namespace {
 
-constexpr size_t kMostNames = 5;    // of a lost range
+constexpr size_t kTextMostNames = 5;  // of a lost range
 constexpr size_t kMostRanges = 20;  // lost ranges listed, unless asked for more detail
 
 struct Counts {
@@ -160,7 +162,7 @@ class ImageText {
   void PutNamesOf(const LostRange& range) {
     const NameFacts* facts = options_.names == nullptr ? nullptr : options_.names->Of(range.layer);
     if (facts == nullptr) return;
-    for (const std::string& text : NameTexts(*facts, range.guest, kMostNames)) {
+    for (const std::string& text : NameTexts(*facts, range.guest, kTextMostNames)) {
       PutLine("  in: " + text);
     }
   }
@@ -251,6 +253,13 @@ class ImageText {
       return PutLine("  A running program holds it: end that, then check again.");
     }
     if (left.corruptions > 0) PutLine("  Do not start the VM on it. Keep a copy of the file.");
+    const bool all_first = SharesWhileOwnersAreMissing(*check_->findings);
+    if (all_first) {
+      PutLine(
+          fmt::format("  first see: imgfsck --repair=all --dry-run -- {}   (may bring back what "
+                      "was lost; after a safe repair it cannot)",
+                      ShellQuoted(result_.path)));
+    }
     if (remedies.safe > 0) {
       PutLine(
           fmt::format("  next: imgfsck --repair -- {}   (changes no byte that the guest can "

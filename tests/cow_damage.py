@@ -12,7 +12,7 @@ from imglib.damage_trial import DamageTrial
 from imglib.programs import LONG, SANITIZED, run
 from imglib.testing import main
 
-IMAGES = 1000 if LONG else 12 if SANITIZED else 40
+IMAGES = 1000 if LONG else 8 if SANITIZED else 30
 STAMP = 1600000000
 
 

@@ -45,7 +45,7 @@ class KillRepair(ImageTest):
 
     def numbers(self, count):
         """Which calls of that kind to stop at: every one in a long run, else some."""
-        step = 1 if LONG else max(1, count // (3 if SANITIZED else 10))
+        step = 1 if LONG else max(1, count // (3 if SANITIZED else 4))
         return range(1, count + 1, step)
 
     def test_killed_at_every_call(self):

@@ -65,7 +65,7 @@ class MetadataCopy(CopyTest):
                             yield at, piece
 
     def test_every_recipe(self):
-        for name in sample(RECIPES, 40, 10):
+        for name in sample(RECIPES, 25, 10):
             with self.subTest(damage=name):
                 self.fresh_folder()
                 recipe = RECIPES[name]

@@ -11,7 +11,7 @@ from imglib.programs import BIN, LONG, SANITIZED, SECRET, copy, run, secret_opti
 from imglib.qcow1 import Qcow1
 from imglib.testing import main
 
-IMAGES = 1000 if LONG else 12 if SANITIZED else 40
+IMAGES = 1000 if LONG else 8 if SANITIZED else 30
 SIZE = 600 * 1024 + 3 * 512
 KEY = "password"
 # Maker, cluster_bits, l2_bits, what it is besides. QEMU chooses the numbers itself.

@@ -13,7 +13,7 @@ from imglib.programs import LONG, SANITIZED, ToolFailed, check_json, copy, folde
 from imglib.roundtrip import RoundtripTest, snapshots_to_compare
 from imglib.testing import main, summary
 
-IMAGES = 2000 if LONG else 25 if SANITIZED else 60
+IMAGES = 2000 if LONG else 10 if SANITIZED else 100
 BASES = [Recipe("plain"), Recipe("plain", "v2"), Recipe("plain", "v3", 512, 1),
          Recipe("snapshots"), Recipe("snapshots", "v3", 4096, 2), Recipe("snapshots", "v2", 512),
          Recipe("zlib"), Recipe("extended-l2", "v3", 16384), Recipe("bitmaps"),

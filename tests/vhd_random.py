@@ -12,7 +12,7 @@ from imglib.testing import ImageTest, main, summary
 from imglib.vhd import SECTOR, Vhd
 from imglib.vhd_damage import Patient
 
-IMAGES = 1000 if LONG else 30 if SANITIZED else 100
+IMAGES = 1000 if LONG else 12 if SANITIZED else 50
 OPTIONS = ("--format", "vpc", "--deep")
 
 

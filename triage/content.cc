@@ -11,7 +11,7 @@ namespace {
 
 using std::string_view_literals::operator""sv;
 
-struct Signature {
+struct ContentSignature {
   const char* name;
   ContentKind kind;
   uint64_t offset;  // from the start
@@ -22,7 +22,7 @@ constexpr auto kContainer = ContentKind::kContainer;
 constexpr auto kTable = ContentKind::kPartitionTable;
 constexpr auto kSystem = ContentKind::kFileSystem;
 
-constexpr Signature kDiskSignatures[] = {
+constexpr ContentSignature kDiskSignatures[] = {
     {"qcow", kContainer, 0, "QFI\xfb\0\0\0\1"sv},
     {"qcow2", kContainer, 0, "QFI\xfb\0\0\0\2"sv},
     {"qcow2", kContainer, 0, "QFI\xfb\0\0\0\3"sv},
@@ -70,7 +70,7 @@ constexpr Signature kDiskSignatures[] = {
     {"vmfs", kSystem, 0x100000, "\x0d\xd0\x01\xc0"sv},
 };
 
-constexpr Signature kPieceSignatures[] = {
+constexpr ContentSignature kPieceSignatures[] = {
     {"NTFS file record", ContentKind::kFile, 0, "FILE0\0"sv},
     {"NTFS file record", ContentKind::kFile, 0, "FILE*\0"sv},
     {"NTFS index", ContentKind::kFile, 0, "INDX"sv},
@@ -106,7 +106,7 @@ constexpr Signature kPieceSignatures[] = {
     {"script", ContentKind::kFile, 0, "#!/"sv},
 };
 
-bool Matches(Bytes head, const Signature& signature) {
+bool Matches(Bytes head, const ContentSignature& signature) {
   return RangeFits(signature.offset, signature.magic.size(), head.size()) &&
          AsText(head.subspan(signature.offset, signature.magic.size())) == signature.magic;
 }
@@ -137,7 +137,7 @@ bool IsExt(Bytes head) {
          LeAt<uint32_t>(super, 76) <= 1 && LeAt<uint32_t>(super, 32) != 0;
 }
 
-bool MakesSense(const Signature& signature, Bytes head) {
+bool MakesSense(const ContentSignature& signature, Bytes head) {
   if (signature.name == "ext"sv) return IsExt(head);
   if (signature.name == "fat"sv) return head.size() >= 512 && BeAt<uint16_t>(head, 510) == 0x55AA;
   return true;
@@ -172,7 +172,7 @@ std::vector<ContentMatch> RecognizeDisk(uint64_t size, const ContentReader& read
         std::ranges::any_of(matches, [&](const ContentMatch& known) { return known.name == name; });
     if (!again) matches.push_back({name, kind, offset, length});
   };
-  for (const Signature& signature : kDiskSignatures) {
+  for (const ContentSignature& signature : kDiskSignatures) {
     if (Matches(head, signature) && MakesSense(signature, head)) {
       add(signature.name, signature.kind, signature.offset, signature.magic.size());
     } else if (signature.offset >= kHeadBytes && signature.offset < size) {
@@ -203,13 +203,13 @@ std::vector<ContentMatch> RecognizeDisk(const ByteSource& source) {
 }
 
 std::optional<ContentMatch> RecognizePiece(Bytes piece) {
-  auto match = [](const Signature& signature) {
+  auto match = [](const ContentSignature& signature) {
     return ContentMatch{signature.name, signature.kind, signature.offset, signature.magic.size()};
   };
-  for (const Signature& signature : kPieceSignatures) {
+  for (const ContentSignature& signature : kPieceSignatures) {
     if (Matches(piece, signature)) return match(signature);
   }
-  for (const Signature& signature : kDiskSignatures) {
+  for (const ContentSignature& signature : kDiskSignatures) {
     if (Matches(piece, signature) && MakesSense(signature, piece)) return match(signature);
   }
   if (IsMbr(piece)) return ContentMatch{"mbr", kTable, 446, 66};

@@ -136,12 +136,12 @@ class Hasher {
 
   // Halves what fails until single units are left; those are zeros, and listed.
   void Read(uint64_t offset, MutableBytes bytes) {
-    struct Part {
+    struct Pending {
       uint64_t offset, length;
     };
-    std::vector<Part> parts = {{0, bytes.size()}};
+    std::vector<Pending> parts = {{0, bytes.size()}};
     while (!parts.empty()) {
-      const Part part = parts.back();
+      const Pending part = parts.back();
       parts.pop_back();
       const MutableBytes piece = bytes.subspan(part.offset, part.length);
       if (source_.read(offset + part.offset, piece)) continue;

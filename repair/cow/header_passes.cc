@@ -11,10 +11,6 @@
 namespace imgfsck::cow {
 namespace {
 
-bool Mends(const PassContext& context, Problem problem) {
-  return context.report.findings.Has(problem) && Allowed(problem, context.options);
-}
-
 // With these numbers the file holds at least its bitmap, and not more than its data.
 bool Fits(const Header& header, uint64_t file_size) {
   Geometry g = header.geometry();

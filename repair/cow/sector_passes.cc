@@ -11,10 +11,6 @@
 namespace imgfsck::cow {
 namespace {
 
-bool Mends(const PassContext& context, Problem problem) {
-  return context.report.findings.Has(problem) && Allowed(problem, context.options);
-}
-
 // A damaged size must not make a file of terabytes, be it of holes: without the backing file, which
 // tells the true size, a file grows by this much at most.
 constexpr uint64_t kMostUnprovenGrowth = kGiB;

@@ -7,7 +7,7 @@
 namespace imgfsck::qcow2 {
 namespace {
 
-Result<PassOutcome> Run(const PassContext& context) {
+Result<PassOutcome> RunAutoclear(const PassContext& context) {
   PassOutcome outcome;
   const bool written = context.first != nullptr && context.first != &context.report;
   const uint64_t marks = StateOf(context.report).image->header.autoclear_features;
@@ -25,6 +25,6 @@ const Pass kAutoclearPass{"autoclear", 85, "take away the marks that every write
                           [](const CheckReport& report, const RepairOptions&) {
                             return report.findings.Has(Problem::kQcow2HdrAutoclearUnknown);
                           },
-                          Run};
+                          RunAutoclear};
 
 }  // namespace imgfsck::qcow2

@@ -12,7 +12,7 @@
 namespace imgfsck::qcow2 {
 namespace {
 
-constexpr std::initializer_list<Problem> kProblems = {
+constexpr std::initializer_list<Problem> kBackingNameProblems = {
     Problem::kQcow2BackingOffset, Problem::kQcow2BackingSize, Problem::kQcow2BackingMissing};
 
 // Bytes of readable text at the start of `bytes`.
@@ -63,9 +63,7 @@ class BackingNameRepair {
   }
 
  private:
-  bool Should(Problem problem) const {
-    return context_.report.findings.Has(problem) && Allowed(problem, context_.options);
-  }
+  bool Should(Problem problem) const { return Mends(context_, problem); }
 
   // Only by --fix: the file is not there.
   Status CutLink() {
@@ -139,7 +137,7 @@ class BackingNameRepair {
 const Pass kBackingNamePass{
     "backing-name", 15, "find the backing file's name in the first cluster",
     [](const CheckReport& report, const RepairOptions& options) {
-      return StateOf(report).walked && WantedAny(report, options, kProblems);
+      return StateOf(report).walked && WantedAny(report, options, kBackingNameProblems);
     },
     [](const PassContext& context) { return BackingNameRepair(context).Run(); }};
 

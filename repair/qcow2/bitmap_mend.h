@@ -21,9 +21,7 @@ class BitmapMender {
   Status MendTable(Bitmap* bitmap);
 
  private:
-  bool Should(Problem problem) const {
-    return context_.report.findings.Has(problem) && Allowed(problem, context_.options);
-  }
+  bool Should(Problem problem) const { return Mends(context_, problem); }
   bool HasToGo(const Bitmap& bitmap) const;
   void MendName(Bitmap* bitmap, const std::vector<Bitmap>& kept);
   bool FindTable(Bitmap* bitmap);

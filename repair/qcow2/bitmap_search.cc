@@ -11,7 +11,7 @@ namespace {
 
 constexpr uint64_t kFixedSize = 24;
 constexpr uint64_t kLongestEntry = AlignUp(kFixedSize + kMaxBitmapName, 8);
-constexpr uint64_t kMaxOrphansLookedAt = 1 << 16;  // clusters
+constexpr uint64_t kBitmapSearchMaxOrphans = 1 << 16;  // clusters
 constexpr unsigned kMaxCandidates = 16;            // directories read in full
 constexpr uint64_t kMaxTableClusters = 16;         // of a table that is looked for
 
@@ -135,7 +135,7 @@ std::optional<BitmapList> BitmapSearch::Reread(uint64_t offset, uint64_t size,
 }
 
 void BitmapSearch::ForEachOrphan(const std::function<bool(uint64_t)>& visit) const {
-  uint64_t left = kMaxOrphansLookedAt;
+  uint64_t left = kBitmapSearchMaxOrphans;
   for (const CountRun& run : state_.leaks) {
     if (run.computed != 0 || run.stored != 1) continue;
     for (uint64_t c = run.cluster; c < run.cluster + run.length; ++c) {

@@ -17,7 +17,7 @@
 namespace imgfsck::qcow2 {
 namespace {
 
-constexpr std::initializer_list<Problem> kProblems = {
+constexpr std::initializer_list<Problem> kBitmapsProblems = {
     Problem::kQcow2BitmapExtLength,     Problem::kQcow2BitmapExtReserved,
     Problem::kQcow2BitmapCount,         Problem::kQcow2BitmapAutoOrphan,
     Problem::kQcow2BitmapAutoUnset,     Problem::kQcow2BitmapV2,
@@ -30,7 +30,7 @@ constexpr std::initializer_list<Problem> kProblems = {
     Problem::kQcow2BitmapTentryOffset,  Problem::kQcow2BitmapTailBits,
     Problem::kQcow2BitmapInUse};
 // Clusters that were a dropped bitmap's but cannot be proven to be; lost-found keeps them.
-constexpr Problem kMayAdd[] = {Problem::kQcow2RefcountLeak};
+constexpr Problem kBitmapsMayAdd[] = {Problem::kQcow2RefcountLeak};
 
 class BitmapRepair {
  public:
@@ -240,9 +240,10 @@ class BitmapRepair {
 };
 
 // Giving back leaks alone does not include dropping a bitmap.
-bool Wanted(const CheckReport& report, const RepairOptions& options) {
-  if (!StateOf(report).walked || !WantedAny(report, options, kProblems)) return false;
-  return options.mode != RepairMode::kLeaks || std::ranges::all_of(kProblems, [&](Problem problem) {
+bool BitmapsWanted(const CheckReport& report, const RepairOptions& options) {
+  if (!StateOf(report).walked || !WantedAny(report, options, kBitmapsProblems)) return false;
+  return options.mode != RepairMode::kLeaks ||
+         std::ranges::all_of(kBitmapsProblems, [&](Problem problem) {
            return !report.findings.Has(problem) || Allowed(problem, options) ||
                   InfoOf(problem).severity < Severity::kLeak;
          });
@@ -253,9 +254,9 @@ bool Wanted(const CheckReport& report, const RepairOptions& options) {
 const Pass kBitmapPass{"bitmaps",
                        48,
                        "mend or drop persistent bitmaps that cannot be trusted",
-                       Wanted,
+                       BitmapsWanted,
                        [](const PassContext& context) { return BitmapRepair(context).Run(); },
                        {},
-                       kMayAdd};
+                       kBitmapsMayAdd};
 
 }  // namespace imgfsck::qcow2

@@ -8,16 +8,16 @@
 namespace imgfsck::qcow2 {
 namespace {
 
-constexpr std::initializer_list<Problem> kProblems = {
+constexpr std::initializer_list<Problem> kCountsProblems = {
     Problem::kQcow2RefcountLow, Problem::kQcow2RefcountZeroUsed, Problem::kQcow2RefcountLeak,
     Problem::kQcow2RefcountPastEof};
 
 // A count may be raised only to say the truth about a cluster used once a layer; clusters in
 // conflict are split first.
-class Counts {
+class Counts : PassBody {
  public:
   explicit Counts(const PassContext& context)
-      : context_(context), state_(StateOf(context.report)), editor_(context.image, state_) {}
+      : PassBody(context) {}
 
   Result<PassOutcome> Run() {
     Status failed = Ok();
@@ -42,8 +42,6 @@ class Counts {
   }
 
  private:
-  bool May(Problem problem) const { return Allowed(problem, context_.options); }
-
   Status Mend(const CountRun& run) {
     if (run.past_eof) return MendPastEof(run);
     bool raise = run.stored < run.computed;
@@ -96,26 +94,24 @@ class Counts {
     return Ok();
   }
 
-  const PassContext& context_;
-  const CheckState& state_;
-  Editor editor_;
-  PassOutcome outcome_;
   uint64_t conflicts_ = 0;
   uint64_t next_block_ = 0;         // blocks below have been looked at
   std::vector<uint64_t> moved_to_;  // clusters of blocks that were moved
 };
 
-constexpr Problem kMayAdd[] = {Problem::kQcow2RefcountLeak};  // where a block was
+constexpr Problem kCountsMayAdd[] = {Problem::kQcow2RefcountLeak};  // where a block was
 
 }  // namespace
 
-const Pass kCountPass{
-    "refcounts", 72, "make reference counts agree with the references",
-    [](const CheckReport& report, const RepairOptions& options) {
-      return StateOf(report).counts_compared && WantedAny(report, options, kProblems);
-    },
-    [](const PassContext& context) { return Counts(context).Run(); },
-    {},
-    kMayAdd};
+const Pass kCountPass{"refcounts",
+                      72,
+                      "make reference counts agree with the references",
+                      [](const CheckReport& report, const RepairOptions& options) {
+                        return StateOf(report).counts_compared &&
+                               WantedAny(report, options, kCountsProblems);
+                      },
+                      [](const PassContext& context) { return Counts(context).Run(); },
+                      {},
+                      kCountsMayAdd};
 
 }  // namespace imgfsck::qcow2

@@ -8,7 +8,7 @@
 namespace imgfsck::qcow2 {
 namespace {
 
-constexpr std::initializer_list<Problem> kProblems = {
+constexpr std::initializer_list<Problem> kDropMappingsProblems = {
     Problem::kQcow2L1EntryUnaligned, Problem::kQcow2L1EntryPastEof,
     Problem::kQcow2L2Implausible,    Problem::kQcow2L2EntryReserved,
     Problem::kQcow2L2EntryUnaligned, Problem::kQcow2L2EntryPastEof,
@@ -17,15 +17,10 @@ constexpr std::initializer_list<Problem> kProblems = {
     Problem::kQcow2Extl2ComprBitmap, Problem::kQcow2SnapL2Structure,
     Problem::kQcow2MetaOverlap,      Problem::kQcow2L2ZeroFlagV2};
 
-class DropMappings {
+class DropMappings : PassBody {
  public:
   explicit DropMappings(const PassContext& context)
-      : context_(context),
-        state_(StateOf(context.report)),
-        image_(*state_.image),
-        g_(image_.geometry),
-        editor_(context.image, state_),
-        metadata_(OtherMetadata(state_)) {}
+      : PassBody(context), metadata_(OtherMetadata(state_)) {}
 
   Result<PassOutcome> Run() {
     if (L1ReachesTooFar()) {
@@ -46,8 +41,6 @@ class DropMappings {
   }
 
  private:
-  bool May(Problem problem) const { return Allowed(problem, context_.options); }
-
   bool TableLost(uint64_t offset) const {
     for (const TableRef& table : state_.walk.implausible) {
       if (table.offset == offset) return true;
@@ -198,16 +191,11 @@ class DropMappings {
     return Ok();
   }
 
-  const PassContext& context_;
-  const CheckState& state_;
-  const Image& image_;
-  const Geometry& g_;
-  Editor editor_;
   std::unordered_set<uint64_t> metadata_;  // clusters that no L2 table can have
-  PassOutcome outcome_;
 };
 
-constexpr Problem kMayAdd[] = {Problem::kQcow2RefcountLeak};  // of what led nowhere by mistake
+constexpr Problem kDropMappingsMayAdd[] = {
+    Problem::kQcow2RefcountLeak};  // of what led nowhere by mistake
 
 }  // namespace
 
@@ -216,10 +204,10 @@ const Pass kDropMappingsPass{"drop-mappings",
                              "let guest ranges whose mapping leads nowhere read as zeros",
                              [](const CheckReport& report, const RepairOptions& options) {
                                return options.mode == RepairMode::kAll && StateOf(report).walked &&
-                                      WantedAny(report, options, kProblems);
+                                      WantedAny(report, options, kDropMappingsProblems);
                              },
                              [](const PassContext& context) { return DropMappings(context).Run(); },
                              {},
-                             kMayAdd};
+                             kDropMappingsMayAdd};
 
 }  // namespace imgfsck::qcow2

@@ -14,12 +14,12 @@
 namespace imgfsck::qcow2 {
 namespace {
 
-constexpr std::initializer_list<Problem> kProblems = {
+constexpr std::initializer_list<Problem> kEncryptionProblems = {
     Problem::kQcow2HdrCryptMethod, Problem::kQcow2ExtCryptoMissing, Problem::kQcow2ExtCryptoOrphan,
     Problem::kQcow2ExtCryptoShape, Problem::kQcow2LuksInFile,       Problem::kQcow2LuksSlotState,
     Problem::kQcow2LuksSlotLayout, Problem::kQcow2LuksNoSlot};
 // A dropped extension's clusters are left to the lost-found pass.
-constexpr Problem kMayAdd[] = {Problem::kQcow2RefcountLeak};
+constexpr Problem kEncryptionMayAdd[] = {Problem::kQcow2RefcountLeak};
 
 class EncryptionRepair {
  public:
@@ -49,9 +49,7 @@ class EncryptionRepair {
   }
 
  private:
-  bool Should(Problem problem) const {
-    return context_.report.findings.Has(problem) && Allowed(problem, context_.options);
-  }
+  bool Should(Problem problem) const { return Mends(context_, problem); }
 
   // The method and the extension: both, or neither.
   Status MendLink() {
@@ -184,10 +182,10 @@ const Pass kEncryptionPass{
     [](const CheckReport& report, const RepairOptions& options) {
       const bool lost =
           options.mode == RepairMode::kAll && report.findings.Has(Problem::kQcow2LuksHeader);
-      return StateOf(report).walked && (lost || WantedAny(report, options, kProblems));
+      return StateOf(report).walked && (lost || WantedAny(report, options, kEncryptionProblems));
     },
     [](const PassContext& context) { return EncryptionRepair(context).Run(); },
     {},
-    kMayAdd};
+    kEncryptionMayAdd};
 
 }  // namespace imgfsck::qcow2

@@ -10,14 +10,15 @@
 namespace imgfsck::qcow2 {
 namespace {
 
-constexpr std::initializer_list<Problem> kProblems = {Problem::kQcow2ExtDuplicate,
-                                                      Problem::kQcow2ExtFeatureTable,
-                                                      Problem::kQcow2ExtOverrun,
-                                                      Problem::kQcow2ExtBackingFormatLong,
-                                                      Problem::kQcow2ExtBackingFormatOrphan,
-                                                      Problem::kQcow2ExtDatafileOrphan,
-                                                      Problem::kQcow2ExtNoEnd,
-                                                      Problem::kQcow2HdrAreaJunk};
+constexpr std::initializer_list<Problem> kExtensionsProblems = {
+    Problem::kQcow2ExtDuplicate,
+    Problem::kQcow2ExtFeatureTable,
+    Problem::kQcow2ExtOverrun,
+    Problem::kQcow2ExtBackingFormatLong,
+    Problem::kQcow2ExtBackingFormatOrphan,
+    Problem::kQcow2ExtDatafileOrphan,
+    Problem::kQcow2ExtNoEnd,
+    Problem::kQcow2HdrAreaJunk};
 
 // A record such as QEMU writes it.
 bool IsKnown(const Extension& record) {
@@ -53,9 +54,7 @@ class ExtensionRepair {
   }
 
  private:
-  bool Should(Problem problem) const {
-    return context_.report.findings.Has(problem) && Allowed(problem, context_.options);
-  }
+  bool Should(Problem problem) const { return Mends(context_, problem); }
 
   // Lengths that the record at `at` may really have, ascending.
   std::vector<uint32_t> Lengths(const Extension& record) const {
@@ -188,7 +187,7 @@ class ExtensionRepair {
 const Pass kExtensionPass{
     "header-extensions", 20, "drop header extensions that are doubled or make no sense",
     [](const CheckReport& report, const RepairOptions& options) {
-      return WantedAny(report, options, kProblems);
+      return WantedAny(report, options, kExtensionsProblems);
     },
     [](const PassContext& context) { return ExtensionRepair(context).Run(); }};
 

@@ -17,7 +17,7 @@ bool CorruptionLeft(const CheckReport& report) {
   return false;
 }
 
-Result<PassOutcome> Run(const PassContext& context) {
+Result<PassOutcome> RunFlags(const PassContext& context) {
   PassOutcome outcome;
   const Header& header = StateOf(context.report).image->header;
   if (CorruptionLeft(context.report)) {
@@ -43,6 +43,6 @@ const Pass kFlagPass{"marks", 90, "lift the dirty and corrupt marks once nothing
                        return WantedAny(report, options, {Problem::kQcow2HdrDirty,
                                                           Problem::kQcow2HdrCorrupt});
                      },
-                     Run};
+                     RunFlags};
 
 }  // namespace imgfsck::qcow2

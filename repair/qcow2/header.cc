@@ -11,19 +11,27 @@
 namespace imgfsck::qcow2 {
 namespace {
 
-constexpr std::initializer_list<Problem> kProblems = {
-    Problem::kQcow2HdrMagic,           Problem::kQcow2HdrVersion,
-    Problem::kQcow2HdrLengthShort,     Problem::kQcow2HdrLengthUnaligned,
-    Problem::kQcow2HdrLengthOver,      Problem::kQcow2HdrPadding,
-    Problem::kQcow2HdrIncompatUnknown,
-    Problem::kQcow2HdrCompressionFlag, Problem::kQcow2HdrCompressionType,
-    Problem::kQcow2HdrRawNoDatafile,   Problem::kQcow2HdrRawBacking,
-    Problem::kQcow2SnapTableUnaligned,
-    Problem::kQcow2L1Short,            Problem::kQcow2L1Cap,
-    Problem::kQcow2L1Unaligned,        Problem::kQcow2L1PastEof,
-    Problem::kQcow2L1OffsetZero,
-    Problem::kQcow2SnapOffsetStale,    Problem::kQcow2DatafileRawMap,
-    Problem::kQcow2HdrSizeUnaligned,   Problem::kQcow2HdrSizeCap};
+constexpr std::initializer_list<Problem> kHeaderProblems = {Problem::kQcow2HdrMagic,
+                                                            Problem::kQcow2HdrVersion,
+                                                            Problem::kQcow2HdrLengthShort,
+                                                            Problem::kQcow2HdrLengthUnaligned,
+                                                            Problem::kQcow2HdrLengthOver,
+                                                            Problem::kQcow2HdrPadding,
+                                                            Problem::kQcow2HdrIncompatUnknown,
+                                                            Problem::kQcow2HdrCompressionFlag,
+                                                            Problem::kQcow2HdrCompressionType,
+                                                            Problem::kQcow2HdrRawNoDatafile,
+                                                            Problem::kQcow2HdrRawBacking,
+                                                            Problem::kQcow2SnapTableUnaligned,
+                                                            Problem::kQcow2L1Short,
+                                                            Problem::kQcow2L1Cap,
+                                                            Problem::kQcow2L1Unaligned,
+                                                            Problem::kQcow2L1PastEof,
+                                                            Problem::kQcow2L1OffsetZero,
+                                                            Problem::kQcow2SnapOffsetStale,
+                                                            Problem::kQcow2DatafileRawMap,
+                                                            Problem::kQcow2HdrSizeUnaligned,
+                                                            Problem::kQcow2HdrSizeCap};
 
 class HeaderRepair {
  public:
@@ -51,9 +59,7 @@ class HeaderRepair {
   }
 
  private:
-  bool Should(Problem problem) const {
-    return context_.report.findings.Has(problem) && Allowed(problem, context_.options);
-  }
+  bool Should(Problem problem) const { return Mends(context_, problem); }
 
   void MendIdentity() {
     // Only when the rest makes an image of it.
@@ -198,7 +204,7 @@ class HeaderRepair {
 
 const Pass kHeaderPass{"header", 10, "put right header fields whose value the image shows",
                        [](const CheckReport& report, const RepairOptions& options) {
-                         return WantedAny(report, options, kProblems);
+                         return WantedAny(report, options, kHeaderProblems);
                        },
                        [](const PassContext& context) { return HeaderRepair(context).Run(); }};
 

@@ -18,7 +18,7 @@ bool Touches(const Finding& f, const Recovery& recovery) {
          });
 }
 
-bool Wanted(const CheckReport& report, const RepairOptions& options) {
+bool HeaderRebuildWanted(const CheckReport& report, const RepairOptions& options) {
   const CheckState& state = StateOf(report);
   return state.recovery != nullptr &&
          std::ranges::any_of(report.findings.kept(), [&](const Finding& f) {
@@ -26,7 +26,7 @@ bool Wanted(const CheckReport& report, const RepairOptions& options) {
          });
 }
 
-Result<PassOutcome> Run(const PassContext& context) {
+Result<PassOutcome> RunHeaderRebuild(const PassContext& context) {
   const CheckState& state = StateOf(context.report);
   const Recovery& recovery = *state.recovery;
   PassOutcome outcome;
@@ -52,7 +52,8 @@ Result<PassOutcome> Run(const PassContext& context) {
 
 }  // namespace
 
-const Pass kHeaderRebuildPass{
-    "header-rebuild", 5, "write a header that agrees with the tables of the file", Wanted, Run};
+const Pass kHeaderRebuildPass{"header-rebuild", 5,
+                              "write a header that agrees with the tables of the file",
+                              HeaderRebuildWanted, RunHeaderRebuild};
 
 }  // namespace imgfsck::qcow2

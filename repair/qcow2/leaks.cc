@@ -14,11 +14,9 @@ namespace {
 constexpr uint64_t kCopySearchLimit = 16 * kGiB;  // live data read while looking for copies
 constexpr uint64_t kMaxCopiesSought = 1 << 16;    // orphans
 
-class Leaks {
+class Leaks : PassBody {
  public:
-  explicit Leaks(const PassContext& context)
-      : context_(context), state_(StateOf(context.report)), editor_(context.image, state_),
-        judge_(context.image, state_) {}
+  explicit Leaks(const PassContext& context) : PassBody(context), judge_(context.image, state_) {}
 
   Result<PassOutcome> Run() {
     if (LuksLost(*state_.image) && context_.options.orphans != OrphanPolicy::kFree) {
@@ -75,11 +73,7 @@ class Leaks {
     return judge_.FindCopies(orphans, kCopySearchLimit);
   }
 
-  const PassContext& context_;
-  const CheckState& state_;
-  Editor editor_;
   OrphanJudge judge_;
-  PassOutcome outcome_;
 };
 
 }  // namespace

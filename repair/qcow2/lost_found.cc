@@ -74,7 +74,7 @@ bool KeepsInSnapshot(const PassContext& context) {
 
 namespace {
 
-bool Wanted(const CheckReport& report, const RepairOptions& options) {
+bool LostFoundWanted(const CheckReport& report, const RepairOptions& options) {
   const CheckState& state = StateOf(report);
   return options.mode != RepairMode::kLeaks && state.counts_compared && !state.leaks.empty() &&
          state.leaks_complete && !state.image->has_data_file() &&
@@ -82,11 +82,10 @@ bool Wanted(const CheckReport& report, const RepairOptions& options) {
           options.orphans == OrphanPolicy::kSnapshot);
 }
 
-class LostFound {
+class LostFound : PassBody {
  public:
   explicit LostFound(const PassContext& context)
-      : context_(context), state_(StateOf(context.report)), image_(*state_.image),
-        g_(image_.geometry), editor_(context.image, state_), judge_(context.image, state_) {}
+      : PassBody(context), judge_(context.image, state_) {}
 
   Result<PassOutcome> Run() {
     const CheckReport& first = context_.first != nullptr ? *context_.first : context_.report;
@@ -188,20 +187,14 @@ class LostFound {
     return Ok();
   }
 
-  const PassContext& context_;
-  const CheckState& state_;
-  const Image& image_;
-  const Geometry& g_;
-  Editor editor_;
   OrphanJudge judge_;
   std::vector<uint64_t> orphans_;
-  PassOutcome outcome_;
 };
 
 }  // namespace
 
 const Pass kLostFoundPass{"lost-found", 78, "keep orphaned clusters in a snapshot named lost+found",
-                          Wanted,
+                          LostFoundWanted,
                           [](const PassContext& context) { return LostFound(context).Run(); }};
 
 }  // namespace imgfsck::qcow2

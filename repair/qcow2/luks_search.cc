@@ -12,7 +12,7 @@
 namespace imgfsck::qcow2 {
 namespace {
 
-constexpr uint64_t kMaxOrphansLookedAt = 1 << 20;  // clusters, 592 bytes of each
+constexpr uint64_t kLuksSearchMaxOrphans = 1 << 20;  // clusters, 592 bytes of each
 constexpr uint64_t kClustersSampled = 256;
 constexpr size_t kTextRun = 64;  // bytes of text that ciphertext does not hold by chance
 
@@ -88,7 +88,7 @@ std::optional<uint64_t> FindLuks(const ByteSource& bytes, const CheckState& stat
     if (fits(offset)) return offset;
   }
   std::optional<uint64_t> found;
-  uint64_t left = kMaxOrphansLookedAt;
+  uint64_t left = kLuksSearchMaxOrphans;
   for (const CountRun& run : state.leaks) {
     if (run.computed != 0) continue;
     for (uint64_t c = run.cluster; c < run.cluster + run.length; ++c) {

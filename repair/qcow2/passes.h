@@ -14,6 +14,27 @@ extern const Pass kHeaderRebuildPass, kHeaderPass, kBackingNamePass, kExtensionP
     kStreamPass, kSplitPass, kRebuildPass, kCountPass, kLeakPass, kLostFoundPass, kCopiedPass, kAutoclearPass,
     kFlagPass;
 
+// What a pass works with: a class of its own for each run.
+class PassBody {
+ protected:
+  explicit PassBody(const PassContext& context)
+      : context_(context),
+        state_(StateOf(context.report)),
+        image_(*state_.image),
+        g_(image_.geometry),
+        editor_(context.image, state_) {}
+
+  bool May(Problem problem) const { return Allowed(problem, context_.options); }
+  bool Should(Problem problem) const { return Mends(context_, problem); }
+
+  const PassContext& context_;
+  const CheckState& state_;
+  const Image& image_;
+  const Geometry& g_;
+  Editor editor_;
+  PassOutcome outcome_;
+};
+
 // Whether the lost-found pass shall make clusters with content reachable that nothing refers to.
 bool KeepsInSnapshot(const PassContext& context);
 

@@ -10,18 +10,13 @@
 namespace imgfsck::qcow2 {
 namespace {
 
-constexpr std::initializer_list<Problem> kProblems = {
+constexpr std::initializer_list<Problem> kPastEndProblems = {
     Problem::kQcow2L1Oversize, Problem::kQcow2L2PastSize, Problem::kQcow2Extl2PastSize,
     Problem::kQcow2FileTail};
 
-class PastEnd {
+class PastEnd : PassBody {
  public:
-  explicit PastEnd(const PassContext& context)
-      : context_(context),
-        state_(StateOf(context.report)),
-        image_(*state_.image),
-        g_(image_.geometry),
-        editor_(context.image, state_) {}
+  explicit PastEnd(const PassContext& context) : PassBody(context) {}
 
   Result<PassOutcome> Run() {
     if (!state_.counts_compared) {
@@ -38,10 +33,6 @@ class PastEnd {
   }
 
  private:
-  bool Should(Problem problem) const {
-    return context_.report.findings.Has(problem) && Allowed(problem, context_.options);
-  }
-
   // The end of the disk, of the layers that use this table the largest.
   uint64_t DiskEnd(const TableRef& table) const {
     uint64_t end = 0;
@@ -123,22 +114,16 @@ class PastEnd {
     return context_.image.SetSize(end);
   }
 
-  const PassContext& context_;
-  const CheckState& state_;
-  const Image& image_;
-  const Geometry& g_;
-  Editor editor_;
   std::map<uint64_t, uint64_t> left_;  // counts of clusters that were given back in part
-  PassOutcome outcome_;
 };
 
 }  // namespace
 
-const Pass kPastEndPass{"past-end", 46,
-                        "give up what lies past the end of the disk and of the file",
-                        [](const CheckReport& report, const RepairOptions& options) {
-                          return StateOf(report).walked && WantedAny(report, options, kProblems);
-                        },
-                        [](const PassContext& context) { return PastEnd(context).Run(); }};
+const Pass kPastEndPass{
+    "past-end", 46, "give up what lies past the end of the disk and of the file",
+    [](const CheckReport& report, const RepairOptions& options) {
+      return StateOf(report).walked && WantedAny(report, options, kPastEndProblems);
+    },
+    [](const PassContext& context) { return PastEnd(context).Run(); }};
 
 }  // namespace imgfsck::qcow2

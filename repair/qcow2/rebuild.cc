@@ -22,11 +22,9 @@ constexpr std::initializer_list<Problem> kBlockProblems = {
     Problem::kQcow2RtEntryUnaligned, Problem::kQcow2RtEntryPastEof,
     Problem::kQcow2RtEntryDuplicate, Problem::kQcow2RbOverlap};
 
-class Rebuild {
+class Rebuild : PassBody {
  public:
-  explicit Rebuild(const PassContext& context)
-      : context_(context), state_(StateOf(context.report)), image_(*state_.image),
-        g_(image_.geometry), editor_(context.image, state_), judge_(context.image, state_) {}
+  explicit Rebuild(const PassContext& context) : PassBody(context), judge_(context.image, state_) {}
 
   Result<PassOutcome> Run() {
     // Nothing would be counted but the table of counts itself, and the file would only grow.
@@ -197,13 +195,7 @@ class Rebuild {
     return Ok();
   }
 
-  const PassContext& context_;
-  const CheckState& state_;
-  const Image& image_;
-  const Geometry& g_;
-  Editor editor_;
   OrphanJudge judge_;
-  PassOutcome outcome_;
   std::unordered_map<uint64_t, uint64_t> replaced_;  // references to old structures, by cluster
 };
 

@@ -24,16 +24,10 @@ namespace {
 constexpr size_t kMostSentences = 100;
 constexpr uint64_t kMostJudged = 1 << 16;  // clusters whose content is looked at
 
-class Relink {
+class Relink : PassBody {
  public:
   explicit Relink(const PassContext& context)
-      : context_(context),
-        state_(StateOf(context.report)),
-        image_(*state_.image),
-        g_(image_.geometry),
-        editor_(context.image, state_),
-        orphans_(state_),
-        builder_(context.image, state_, &orphans_) {}
+      : PassBody(context), orphans_(state_), builder_(context.image, state_, &orphans_) {}
 
   Result<PassOutcome> Run() {
     IMG_ASSIGN_OR_RETURN(donor_, Donor::Open(context_.options.donor, image_));
@@ -290,11 +284,6 @@ class Relink {
     }
   }
 
-  const PassContext& context_;
-  const CheckState& state_;
-  const Image& image_;
-  const Geometry& g_;
-  Editor editor_;
   Orphans orphans_;
   TableBuilder builder_;
   Donor donor_;
@@ -306,27 +295,26 @@ class Relink {
   std::vector<Installed> installed_;
   Line line_;
   uint64_t unsaid_ = 0;
-  PassOutcome outcome_;
 };
 
-bool Wanted(const CheckReport& report, const RepairOptions& options) {
+bool RelinkWanted(const CheckReport& report, const RepairOptions& options) {
   const CheckState& state = StateOf(report);
   bool links = options.orphans != OrphanPolicy::kKeep && options.orphans != OrphanPolicy::kFree;
   return options.mode == RepairMode::kAll && links && state.counts_compared &&
          !state.leaks.empty() && state.leaks_complete && !state.image->has_data_file();
 }
 
-constexpr Problem kMayAdd[] = {Problem::kQcow2RefcountLow, Problem::kQcow2RefcountLeak,
-                               Problem::kQcow2L2Copied, Problem::kQcow2L1Copied};
+constexpr Problem kRelinkMayAdd[] = {Problem::kQcow2RefcountLow, Problem::kQcow2RefcountLeak,
+                                     Problem::kQcow2L2Copied, Problem::kQcow2L1Copied};
 
 }  // namespace
 
 const Pass kRelinkPass{"relink",
                        42,
                        "map clusters again that damage left without an owner",
-                       Wanted,
+                       RelinkWanted,
                        [](const PassContext& context) { return Relink(context).Run(); },
                        {},
-                       kMayAdd};
+                       kRelinkMayAdd};
 
 }  // namespace imgfsck::qcow2

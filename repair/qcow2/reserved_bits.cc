@@ -8,13 +8,13 @@
 namespace imgfsck::qcow2 {
 namespace {
 
-constexpr std::initializer_list<Problem> kProblems = {
-    Problem::kQcow2L1EntryReserved,   Problem::kQcow2L2EntryReserved,
+constexpr std::initializer_list<Problem> kReservedBitsProblems = {
+    Problem::kQcow2L1EntryReserved,    Problem::kQcow2L2EntryReserved,
     Problem::kQcow2L2OffsetZeroCopied, Problem::kQcow2L2ZeroFlagExtl2,
-    Problem::kQcow2L2EntryUnaligned,  Problem::kQcow2ComprCopied,
-    Problem::kQcow2ComprReserved,     Problem::kQcow2RtEntryReserved,
-    Problem::kQcow2SnapL2Structure,   Problem::kQcow2DatafileCopied,
-    Problem::kQcow2L1Copied,          Problem::kQcow2DatafileOffset};
+    Problem::kQcow2L2EntryUnaligned,   Problem::kQcow2ComprCopied,
+    Problem::kQcow2ComprReserved,      Problem::kQcow2RtEntryReserved,
+    Problem::kQcow2SnapL2Structure,    Problem::kQcow2DatafileCopied,
+    Problem::kQcow2L1Copied,           Problem::kQcow2DatafileOffset};
 
 class ReservedBits {
  public:
@@ -136,9 +136,10 @@ class ReservedBits {
 }  // namespace
 
 const Pass kReservedBitsPass{
-    "reserved-bits", 40, "clear bits that must be clear, set what the format leaves no choice about",
+    "reserved-bits", 40,
+    "clear bits that must be clear, set what the format leaves no choice about",
     [](const CheckReport& report, const RepairOptions& options) {
-      return StateOf(report).walked && WantedAny(report, options, kProblems);
+      return StateOf(report).walked && WantedAny(report, options, kReservedBitsProblems);
     },
     [](const PassContext& context) { return ReservedBits(context).Run(); }};
 

@@ -27,9 +27,7 @@ class SnapshotMender {
   Status DropHopeless();
 
  private:
-  bool Should(Problem problem) const {
-    return context_.report.findings.Has(problem) && Allowed(problem, context_.options);
-  }
+  bool Should(Problem problem) const { return Mends(context_, problem); }
   bool MendL1Size(size_t index);
   bool MendText(Snapshot* snapshot);
   bool CanExtend(size_t index, uint64_t needed) const;

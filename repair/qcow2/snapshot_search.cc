@@ -6,7 +6,7 @@
 namespace imgfsck::qcow2 {
 namespace {
 
-constexpr uint64_t kMaxOrphansLookedAt = 1 << 20;  // clusters, 40 bytes of each
+constexpr uint64_t kSnapshotSearchMaxOrphans = 1 << 20;  // clusters, 40 bytes of each
 
 }  // namespace
 
@@ -77,7 +77,7 @@ std::optional<FoundSnapshots> SnapshotSearch::Find(uint64_t hint, uint64_t count
   if (!state_.counts_compared || count == 0) return std::nullopt;
   if (auto found = TableAt(AlignDown(hint, image_.geometry.cluster_size), count)) return found;
   std::optional<FoundSnapshots> found;
-  uint64_t left = kMaxOrphansLookedAt;
+  uint64_t left = kSnapshotSearchMaxOrphans;
   for (const CountRun& run : state_.leaks) {
     if (run.computed != 0) continue;
     for (uint64_t c = run.cluster; c < run.cluster + run.length; ++c) {

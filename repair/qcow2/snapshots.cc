@@ -14,7 +14,7 @@
 namespace imgfsck::qcow2 {
 namespace {
 
-constexpr std::initializer_list<Problem> kProblems = {
+constexpr std::initializer_list<Problem> kSnapshotsProblems = {
     Problem::kQcow2SnapExtraShort,     Problem::kQcow2SnapExtraCap,
     Problem::kQcow2SnapL1Short,        Problem::kQcow2SnapL1Cap,
     Problem::kQcow2SnapL1Unaligned,    Problem::kQcow2SnapL1PastEof,
@@ -31,16 +31,13 @@ constexpr Problem kHiding[] = {Problem::kQcow2SnapEntryOverrun, Problem::kQcow2S
                                Problem::kQcow2HdrShapeOverlap};
 // A dropped snapshot no longer shares the tables of the disk; a table of which a part could not be
 // read is not given back.
-constexpr Problem kMayAdd[] = {Problem::kQcow2L1Copied, Problem::kQcow2L2Copied,
-                               Problem::kQcow2RefcountLeak};
+constexpr Problem kSnapshotsMayAdd[] = {Problem::kQcow2L1Copied, Problem::kQcow2L2Copied,
+                                        Problem::kQcow2RefcountLeak};
 
-class SnapshotRepair {
+class SnapshotRepair : PassBody {
  public:
   explicit SnapshotRepair(const PassContext& context)
-      : context_(context),
-        state_(StateOf(context.report)),
-        image_(*state_.image),
-        editor_(context.image, state_),
+      : PassBody(context),
         search_(context.image, state_),
         entries_(image_.snapshots.entries),
         mender_(context, &editor_, &entries_, &outcome_) {}
@@ -64,10 +61,6 @@ class SnapshotRepair {
   }
 
  private:
-  bool Should(Problem problem) const {
-    return context_.report.findings.Has(problem) && Allowed(problem, context_.options);
-  }
-
   bool Unreachable() const {
     // (kNone: another table is where the header leads.)
     return image_.header.nb_snapshots > 0 && image_.snapshots.entries.empty() &&
@@ -247,16 +240,11 @@ class SnapshotRepair {
     }
   }
 
-  const PassContext& context_;
-  const CheckState& state_;
-  const Image& image_;
-  Editor editor_;
   SnapshotSearch search_;
   std::vector<Snapshot> entries_;
   SnapshotMender mender_;
   uint64_t end_ = 0;
   bool reread_ = false, phantoms_ = false;
-  PassOutcome outcome_;
 };
 
 }  // namespace
@@ -270,10 +258,10 @@ const Pass kSnapshotPass{"snapshot-table",
                                                  return report.findings.Has(problem);
                                                });
                            return StateOf(report).walked &&
-                                  (hidden || WantedAny(report, options, kProblems));
+                                  (hidden || WantedAny(report, options, kSnapshotsProblems));
                          },
                          [](const PassContext& context) { return SnapshotRepair(context).Run(); },
                          {},
-                         kMayAdd};
+                         kSnapshotsMayAdd};
 
 }  // namespace imgfsck::qcow2

@@ -15,10 +15,10 @@
 namespace imgfsck::qcow2 {
 namespace {
 
-constexpr std::initializer_list<Problem> kProblems = {
-    Problem::kQcow2L2DataCrosslink, Problem::kQcow2L2DataOnMetadata,
-    Problem::kQcow2L1EntryDuplicate, Problem::kQcow2ComprOnStd, Problem::kQcow2SnapL2Structure,
-    Problem::kQcow2RbOverlap};
+constexpr std::initializer_list<Problem> kSplitProblems = {
+    Problem::kQcow2L2DataCrosslink,  Problem::kQcow2L2DataOnMetadata,
+    Problem::kQcow2L1EntryDuplicate, Problem::kQcow2ComprOnStd,
+    Problem::kQcow2SnapL2Structure,  Problem::kQcow2RbOverlap};
 
 // The image below all overlays.
 const ByteSource& Original(const Overlay& overlay) {
@@ -27,11 +27,10 @@ const ByteSource& Original(const Overlay& overlay) {
   return *source;
 }
 
-class Split {
+class Split : PassBody {
  public:
   explicit Split(const PassContext& context)
-      : context_(context), state_(StateOf(context.report)), image_(*state_.image),
-        g_(image_.geometry), editor_(context.image, state_), original_(Original(context.image)) {}
+      : PassBody(context), original_(Original(context.image)) {}
 
   Result<PassOutcome> Run() {
     if (image_.header.crypt_method == kCryptLuks) {
@@ -256,14 +255,8 @@ class Split {
     return Ok();
   }
 
-  const PassContext& context_;
-  const CheckState& state_;
-  const Image& image_;
-  const Geometry& g_;
-  Editor editor_;
   const ByteSource& original_;
   ClaimList list_;
-  PassOutcome outcome_;
   uint64_t copied_ = 0, too_large_ = 0;
   std::set<std::pair<uint64_t, uint64_t>> moved_;  // table offset, entry
   std::map<uint64_t, uint64_t> released_;          // references that a cluster has lost
@@ -278,12 +271,12 @@ bool UncountedAlias(const CheckReport& report, const RepairOptions& options) {
 
 }  // namespace
 
-const Pass kSplitPass{"split", 50, "give every claimant of a shared cluster a cluster of its own",
-                      [](const CheckReport& report, const RepairOptions& options) {
-                        return StateOf(report).walked && StateOf(report).claims().AnyConflict() &&
-                               (WantedAny(report, options, kProblems) ||
-                                UncountedAlias(report, options));
-                      },
-                      [](const PassContext& context) { return Split(context).Run(); }};
+const Pass kSplitPass{
+    "split", 50, "give every claimant of a shared cluster a cluster of its own",
+    [](const CheckReport& report, const RepairOptions& options) {
+      return StateOf(report).walked && StateOf(report).claims().AnyConflict() &&
+             (WantedAny(report, options, kSplitProblems) || UncountedAlias(report, options));
+    },
+    [](const PassContext& context) { return Split(context).Run(); }};
 
 }  // namespace imgfsck::qcow2

@@ -17,18 +17,13 @@
 namespace imgfsck::qcow2 {
 namespace {
 
-constexpr std::initializer_list<Problem> kProblems = {
+constexpr std::initializer_list<Problem> kStreamsProblems = {
     Problem::kQcow2ComprUndecodable, Problem::kQcow2ComprShortSpan, Problem::kQcow2ComprLongSpan,
     Problem::kQcow2ComprOverlap, Problem::kQcow2SnapL2Structure};
 
-class Streams {
+class Streams : PassBody {
  public:
-  explicit Streams(const PassContext& context)
-      : context_(context),
-        state_(StateOf(context.report)),
-        image_(*state_.image),
-        g_(image_.geometry),
-        editor_(context.image, state_) {}
+  explicit Streams(const PassContext& context) : PassBody(context) {}
 
   Result<PassOutcome> Run() {
     if (May(Problem::kQcow2ComprShortSpan) || May(Problem::kQcow2ComprLongSpan)) {
@@ -58,8 +53,6 @@ class Streams {
     uint64_t weight = 0;
     const StreamRef& first() const { return refs.front(); }
   };
-
-  bool May(Problem problem) const { return Allowed(problem, context_.options); }
 
   Status ForEachCluster(const std::vector<StreamRef>& list,
                         Status (Streams::*mend)(const Cluster&)) {
@@ -265,20 +258,14 @@ class Streams {
     return Ok();
   }
 
-  const PassContext& context_;
-  const CheckState& state_;
-  const Image& image_;
-  const Geometry& g_;
-  Editor editor_;
-  PassOutcome outcome_;
   std::map<uint64_t, uint64_t> released_;  // references that a cluster has lost
   uint64_t copied_ = 0, too_large_ = 0;
 };
 
 // A stream that does not decode leaves bytes that nothing refers to any more; a longer one touches
 // clusters that do not count it yet.
-constexpr Problem kMayAdd[] = {Problem::kQcow2RefcountLeak, Problem::kQcow2RefcountLow,
-                               Problem::kQcow2RefcountZeroUsed};
+constexpr Problem kStreamsMayAdd[] = {Problem::kQcow2RefcountLeak, Problem::kQcow2RefcountLow,
+                                      Problem::kQcow2RefcountZeroUsed};
 
 }  // namespace
 
@@ -288,11 +275,11 @@ const Pass kStreamPass{
     "put compressed clusters right",
     [](const CheckReport& report, const RepairOptions& options) {
       const CheckState& state = StateOf(report);
-      return state.walked && WantedAny(report, options, kProblems) &&
+      return state.walked && WantedAny(report, options, kStreamsProblems) &&
              !(state.misfits.empty() && state.undecodable.empty() && state.overlaps.empty());
     },
     [](const PassContext& context) { return Streams(context).Run(); },
     {},
-    kMayAdd};
+    kStreamsMayAdd};
 
 }  // namespace imgfsck::qcow2

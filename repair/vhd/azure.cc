@@ -8,11 +8,11 @@
 namespace imgfsck::vhd {
 namespace {
 
-bool Wanted(const CheckReport& report, const RepairOptions& options) {
+bool AzureWanted(const CheckReport& report, const RepairOptions& options) {
   return WantedAny(report, options, {Problem::kVhdAzureSize, Problem::kVhdAzureGeometry});
 }
 
-Result<PassOutcome> Run(const PassContext& context) {
+Result<PassOutcome> RunAzure(const PassContext& context) {
   Editor editor(context);
   const Image& image = editor.image();
   PassOutcome outcome;
@@ -42,6 +42,6 @@ Result<PassOutcome> Run(const PassContext& context) {
 
 }  // namespace
 
-const Pass kAzurePass{"azure", 95, "make the disk one that Azure takes", Wanted, Run};
+const Pass kAzurePass{"azure", 95, "make the disk one that Azure takes", AzureWanted, RunAzure};
 
 }  // namespace imgfsck::vhd

@@ -12,7 +12,7 @@
 namespace imgfsck::vhd {
 namespace {
 
-constexpr std::initializer_list<Problem> kMended = {
+constexpr std::initializer_list<Problem> kBatmapMended = {
     Problem::kVhdBatmapMissing,         Problem::kVhdBatmapVersion,
     Problem::kVhdBatmapRange,           Problem::kVhdBatmapChecksum,
     Problem::kVhdBatmapFullUnallocated, Problem::kVhdBatmapFullBitmapPartial};
@@ -26,10 +26,10 @@ bool MapIsShared(const Image& image) {
          }) > 1;
 }
 
-bool Wanted(const CheckReport& report, const RepairOptions& options) {
+bool BatmapWanted(const CheckReport& report, const RepairOptions& options) {
   const Image& image = *StateOf(report).image;
   if (!image.sparse()) return false;
-  return WantedAny(report, options, kMended) ||
+  return WantedAny(report, options, kBatmapMended) ||
          (MapIsShared(image) && WantedAny(report, options, {Problem::kVhdDynMetadataOverlap}));
 }
 
@@ -75,7 +75,7 @@ bool PlaceOfMapTrusted(const Image& image, uint64_t covered) {
          MapChecksum(map, image.batmap->version) == image.batmap->checksum;
 }
 
-Result<PassOutcome> Run(const PassContext& context) {
+Result<PassOutcome> RunBatmap(const PassContext& context) {
   Editor editor(context);
   const Image& image = editor.image();
   PassOutcome outcome;
@@ -116,6 +116,6 @@ Result<PassOutcome> Run(const PassContext& context) {
 
 }  // namespace
 
-const Pass kBatmapPass{"batmap", 50, "rebuild the map of full blocks", Wanted, Run};
+const Pass kBatmapPass{"batmap", 50, "rebuild the map of full blocks", BatmapWanted, RunBatmap};
 
 }  // namespace imgfsck::vhd

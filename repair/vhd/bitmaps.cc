@@ -12,15 +12,15 @@
 namespace imgfsck::vhd {
 namespace {
 
-constexpr std::initializer_list<Problem> kMended = {Problem::kVhdBitmapClearSectorNonzero,
-                                                    Problem::kVhdBitmapBitsPastSize,
-                                                    Problem::kVhdBitmapPadding,
-                                                    Problem::kVhdBitmapEmptyBlock,
-                                                    Problem::kVhdBitmapAllOnesDiff,
-                                                    Problem::kVhdBitmapStaleFooter};
+constexpr std::initializer_list<Problem> kBitmapsMended = {Problem::kVhdBitmapClearSectorNonzero,
+                                                           Problem::kVhdBitmapBitsPastSize,
+                                                           Problem::kVhdBitmapPadding,
+                                                           Problem::kVhdBitmapEmptyBlock,
+                                                           Problem::kVhdBitmapAllOnesDiff,
+                                                           Problem::kVhdBitmapStaleFooter};
 
-bool Wanted(const CheckReport& report, const RepairOptions& options) {
-  return StateOf(report).image->sparse() && WantedAny(report, options, kMended);
+bool BitmapsWanted(const CheckReport& report, const RepairOptions& options) {
+  return StateOf(report).image->sparse() && WantedAny(report, options, kBitmapsMended);
 }
 
 class BitmapPass {
@@ -32,7 +32,7 @@ class BitmapPass {
       outcome_.notes.push_back("sector bitmaps are looked at once the block table is sound");
       return outcome_;
     }
-    for (Problem problem : kMended) {
+    for (Problem problem : kBitmapsMended) {
       for (const Finding* finding : editor_.FindingsOf(problem)) {
         IMG_RETURN_IF_ERROR(Mend(*finding));
       }
@@ -124,10 +124,11 @@ class BitmapPass {
   PassOutcome outcome_;
 };
 
-Result<PassOutcome> Run(const PassContext& context) { return BitmapPass(context).Run(); }
+Result<PassOutcome> RunBitmaps(const PassContext& context) { return BitmapPass(context).Run(); }
 
 }  // namespace
 
-const Pass kBitmapPass{"sector-bitmaps", 40, "make sector bitmaps and data agree", Wanted, Run};
+const Pass kBitmapPass{"sector-bitmaps", 40, "make sector bitmaps and data agree", BitmapsWanted,
+                       RunBitmaps};
 
 }  // namespace imgfsck::vhd

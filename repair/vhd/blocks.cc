@@ -15,14 +15,14 @@
 namespace imgfsck::vhd {
 namespace {
 
-constexpr std::initializer_list<Problem> kMended = {
+constexpr std::initializer_list<Problem> kBlocksMended = {
     Problem::kVhdBatEntryInMetadata,    Problem::kVhdBatEntryPastEof,
     Problem::kVhdBatEntryTailTruncated, Problem::kVhdBatEntryOverlapsFooter,
     Problem::kVhdBatEntryDuplicate,     Problem::kVhdBatEntryOverlap,
     Problem::kVhdBatEntryBeyondSize};
 
-bool Wanted(const CheckReport& report, const RepairOptions& options) {
-  return StateOf(report).image->sparse() && WantedAny(report, options, kMended);
+bool BlocksWanted(const CheckReport& report, const RepairOptions& options) {
+  return StateOf(report).image->sparse() && WantedAny(report, options, kBlocksMended);
 }
 
 class BlockPass {
@@ -168,10 +168,10 @@ class BlockPass {
   PassOutcome outcome_;
 };
 
-Result<PassOutcome> Run(const PassContext& context) { return BlockPass(context).Run(); }
+Result<PassOutcome> RunBlocks(const PassContext& context) { return BlockPass(context).Run(); }
 
 }  // namespace
 
-const Pass kBlockPass{"blocks", 30, "give every block a place of its own", Wanted, Run};
+const Pass kBlockPass{"blocks", 30, "give every block a place of its own", BlocksWanted, RunBlocks};
 
 }  // namespace imgfsck::vhd

@@ -92,7 +92,7 @@ void MendSize(Editor* editor, Footer* f) {
   if (editor->Asked(Problem::kVhdSizePolicyAmbiguous)) f->geometry = kSaturatedGeometry;
 }
 
-constexpr std::initializer_list<Problem> kMended = {
+constexpr std::initializer_list<Problem> kFootersMended = {
     Problem::kVhdFooterKilled,       Problem::kVhdFooterPoisoned,
     Problem::kVhdFooterMissing,      Problem::kVhdFooterChecksum,
     Problem::kVhdFooterChecksumZero, Problem::kVhdFooterCopyMissing,
@@ -106,8 +106,8 @@ constexpr std::initializer_list<Problem> kMended = {
     Problem::kVhdOriginalSize,       Problem::kVhdGeometryMismatch,
     Problem::kVhdSizePolicyAmbiguous};
 
-bool Wanted(const CheckReport& report, const RepairOptions& options) {
-  return WantedAny(report, options, kMended);
+bool FootersWanted(const CheckReport& report, const RepairOptions& options) {
+  return WantedAny(report, options, kFootersMended);
 }
 
 // Writing the footers also settles what only -r all may settle: then all of it has to wait.
@@ -137,7 +137,7 @@ std::string WhyNot(const Editor& editor, const CheckReport& report) {
   return {};
 }
 
-Result<PassOutcome> Run(const PassContext& context) {
+Result<PassOutcome> RunFooters(const PassContext& context) {
   Editor editor(context);
   const Image& image = editor.image();
   PassOutcome outcome;
@@ -173,6 +173,7 @@ Result<PassOutcome> Run(const PassContext& context) {
 
 }  // namespace
 
-const Pass kFooterPass{"footers", 10, "make both footers sound, and the same", Wanted, Run};
+const Pass kFooterPass{"footers", 10, "make both footers sound, and the same", FootersWanted,
+                       RunFooters};
 
 }  // namespace imgfsck::vhd

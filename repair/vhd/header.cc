@@ -9,16 +9,16 @@
 namespace imgfsck::vhd {
 namespace {
 
-constexpr std::initializer_list<Problem> kMended = {
+constexpr std::initializer_list<Problem> kHeaderMended = {
     Problem::kVhdDynHeaderCookie,    Problem::kVhdDynHeaderChecksum, Problem::kVhdDynHeaderVersion,
     Problem::kVhdDynHeaderNext,      Problem::kVhdDynHeaderReserved, Problem::kVhdDynBlockSize,
     Problem::kVhdDynParentFieldsSet, Problem::kVhdBatOffset};
 
-bool Wanted(const CheckReport& report, const RepairOptions& options) {
-  return StateOf(report).image->sparse() && WantedAny(report, options, kMended);
+bool HeaderWanted(const CheckReport& report, const RepairOptions& options) {
+  return StateOf(report).image->sparse() && WantedAny(report, options, kHeaderMended);
 }
 
-Result<PassOutcome> Run(const PassContext& context) {
+Result<PassOutcome> RunHeader(const PassContext& context) {
   Editor editor(context);
   const Image& image = editor.image();
   PassOutcome outcome;
@@ -44,6 +44,6 @@ Result<PassOutcome> Run(const PassContext& context) {
 
 }  // namespace
 
-const Pass kHeaderPass{"dynamic-header", 20, "restore the dynamic header", Wanted, Run};
+const Pass kHeaderPass{"dynamic-header", 20, "restore the dynamic header", HeaderWanted, RunHeader};
 
 }  // namespace imgfsck::vhd

@@ -10,7 +10,7 @@
 namespace imgfsck::vhd {
 namespace {
 
-bool Wanted(const CheckReport& report, const RepairOptions& options) {
+bool LeaksWanted(const CheckReport& report, const RepairOptions& options) {
   return StateOf(report).image->sparse() &&
          WantedAny(report, options, {Problem::kVhdBatLeakedSpace});
 }
@@ -101,10 +101,10 @@ class LeakPass {
   bool tail_free_ = true;
 };
 
-Result<PassOutcome> Run(const PassContext& context) { return LeakPass(context).Run(); }
+Result<PassOutcome> RunLeaks(const PassContext& context) { return LeakPass(context).Run(); }
 
 }  // namespace
 
-const Pass kLeakPass{"leaks", 90, "give back space that holds nothing", Wanted, Run};
+const Pass kLeakPass{"leaks", 90, "give back space that holds nothing", LeaksWanted, RunLeaks};
 
 }  // namespace imgfsck::vhd

@@ -11,15 +11,16 @@
 namespace imgfsck::vhd {
 namespace {
 
-constexpr std::initializer_list<Problem> kMended = {
+constexpr std::initializer_list<Problem> kLocatorsMended = {
     Problem::kVhdLocatorSpace,        Problem::kVhdLocatorRange,
     Problem::kVhdLocatorCodeUnknown,  Problem::kVhdLocatorDuplicate,
     Problem::kVhdLocatorNonzeroNone,  Problem::kVhdLocatorUndecodable,
     Problem::kVhdLocatorNameMismatch, Problem::kVhdParentName,
     Problem::kVhdDynMetadataOverlap};
 
-bool Wanted(const CheckReport& report, const RepairOptions& options) {
-  return StateOf(report).image->kind == Kind::kDifferencing && WantedAny(report, options, kMended);
+bool LocatorsWanted(const CheckReport& report, const RepairOptions& options) {
+  return StateOf(report).image->kind == Kind::kDifferencing &&
+         WantedAny(report, options, kLocatorsMended);
 }
 
 class LocatorPass {
@@ -145,11 +146,11 @@ class LocatorPass {
   PassOutcome outcome_;
 };
 
-Result<PassOutcome> Run(const PassContext& context) { return LocatorPass(context).Run(); }
+Result<PassOutcome> RunLocators(const PassContext& context) { return LocatorPass(context).Run(); }
 
 }  // namespace
 
-const Pass kLocatorPass{"locators", 60, "make the pointers to the parent disk readable", Wanted,
-                        Run};
+const Pass kLocatorPass{"locators", 60, "make the pointers to the parent disk readable",
+                        LocatorsWanted, RunLocators};
 
 }  // namespace imgfsck::vhd

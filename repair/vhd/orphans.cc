@@ -24,7 +24,7 @@ namespace {
 
 constexpr size_t kMostBad = 1 << 20;  // impossible entries remembered
 
-bool Wanted(const CheckReport& report, const RepairOptions& options) {
+bool OrphansWanted(const CheckReport& report, const RepairOptions& options) {
   bool all = options.mode == RepairMode::kAll;
   return all && options.orphans != OrphanPolicy::kFree && StateOf(report).image->sparse() &&
          (report.findings.Has(Problem::kVhdBatLeakedSpace) ||
@@ -271,11 +271,11 @@ class OrphanPass {
   std::unordered_set<uint64_t> matched_, taken_;  // offsets and entries of matches_
 };
 
-Result<PassOutcome> Run(const PassContext& context) { return OrphanPass(context).Run(); }
+Result<PassOutcome> RunOrphans(const PassContext& context) { return OrphanPass(context).Run(); }
 
 }  // namespace
 
-const Pass kOrphanPass{"orphans", 28, "link blocks again that the block table has lost", Wanted,
-                       Run};
+const Pass kOrphanPass{"orphans", 28, "link blocks again that the block table has lost",
+                       OrphansWanted, RunOrphans};
 
 }  // namespace imgfsck::vhd

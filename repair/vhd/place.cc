@@ -13,13 +13,13 @@
 namespace imgfsck::vhd {
 namespace {
 
-constexpr std::initializer_list<Problem> kMended = {
+constexpr std::initializer_list<Problem> kPlaceMended = {
     Problem::kVhdFooterMissing,      Problem::kVhdFooterKilled, Problem::kVhdFooterNotAtEof,
     Problem::kVhdFooter511,          Problem::kVhdFixedSize,    Problem::kVhdFileLengthUnaligned,
     Problem::kVhdGeometryExceedsSize};
 
-bool Wanted(const CheckReport& report, const RepairOptions& options) {
-  return WantedAny(report, options, kMended);
+bool PlaceWanted(const CheckReport& report, const RepairOptions& options) {
+  return WantedAny(report, options, kPlaceMended);
 }
 
 class PlacePass {
@@ -179,10 +179,11 @@ class PlacePass {
   PassOutcome outcome_;
 };
 
-Result<PassOutcome> Run(const PassContext& context) { return PlacePass(context).Run(); }
+Result<PassOutcome> RunPlace(const PassContext& context) { return PlacePass(context).Run(); }
 
 }  // namespace
 
-const Pass kPlacePass{"footer-place", 80, "put the footer to the end of the file", Wanted, Run};
+const Pass kPlacePass{"footer-place", 80, "put the footer to the end of the file", PlaceWanted,
+                      RunPlace};
 
 }  // namespace imgfsck::vhd

@@ -17,7 +17,7 @@
 namespace imgfsck::vhd {
 namespace {
 
-bool Wanted(const CheckReport& report, const RepairOptions& options) {
+bool RelinkWanted(const CheckReport& report, const RepairOptions& options) {
   return StateOf(report).image->kind == Kind::kDifferencing &&
          (!options.relink_parent.empty() || WantedAny(report, options, {Problem::kVhdParentSize}));
 }
@@ -146,10 +146,10 @@ class RelinkPass {
   PassOutcome outcome_;
 };
 
-Result<PassOutcome> Run(const PassContext& context) { return RelinkPass(context).Run(); }
+Result<PassOutcome> RunRelink(const PassContext& context) { return RelinkPass(context).Run(); }
 
 }  // namespace
 
-const Pass kRelinkPass{"parent-link", 70, "link the disk to its parent", Wanted, Run};
+const Pass kRelinkPass{"parent-link", 70, "link the disk to its parent", RelinkWanted, RunRelink};
 
 }  // namespace imgfsck::vhd

@@ -14,7 +14,7 @@
 namespace imgfsck::vhd {
 namespace {
 
-bool Wanted(const CheckReport& report, const RepairOptions& options) {
+bool TableWanted(const CheckReport& report, const RepairOptions& options) {
   return StateOf(report).image->sparse() &&
          WantedAny(report, options, {Problem::kVhdDynMaxEntriesSmall, Problem::kVhdBatTruncated});
 }
@@ -108,7 +108,7 @@ Status CompleteTable(Editor* editor, PassOutcome* outcome) {
   return Ok();
 }
 
-Result<PassOutcome> Run(const PassContext& context) {
+Result<PassOutcome> RunTable(const PassContext& context) {
   Editor editor(context);
   const Image& image = editor.image();
   PassOutcome outcome;
@@ -184,7 +184,7 @@ Status GrowTable(Editor* editor, uint64_t entries, DynHeader* header, PassOutcom
   return Ok();
 }
 
-const Pass kTablePass{"block-table", 25, "make the block table as long as the disk needs", Wanted,
-                      Run};
+const Pass kTablePass{"block-table", 25, "make the block table as long as the disk needs",
+                      TableWanted, RunTable};
 
 }  // namespace imgfsck::vhd

@@ -10,7 +10,7 @@
 namespace imgfsck {
 namespace {
 
-struct Rule {
+struct FormatOption {
   std::string_view option;
   bool given;
   std::initializer_list<std::string_view> formats;  // that it means something for
@@ -35,7 +35,7 @@ std::optional<std::string> OptionWithoutUse(const ImgfsckOptions& options, const
     if (auto text = RewritesInPlace(options)) return text;
   }
   const RepairOptions& repair = options.repair_options;
-  const Rule rules[] = {
+  const FormatOption rules[] = {
       {"--profile azure", repair.check.profile == "azure", {"vpc"}, ""},
       {"--size-policy", repair.check.size_policy != "auto", {"vpc"}, ""},
       {"--donor", !options.donor.empty(), {"qcow2"}, ""},
@@ -45,7 +45,7 @@ std::optional<std::string> OptionWithoutUse(const ImgfsckOptions& options, const
        {"qcow2"},
        "--orphans dir:PATH writes them to files"},
   };
-  for (const Rule& rule : rules) {
+  for (const FormatOption& rule : rules) {
     if (!rule.given || std::ranges::count(rule.formats, format.name) > 0) continue;
     std::string text =
         fmt::format("{} is not available for {} images in this version", rule.option, format.name);

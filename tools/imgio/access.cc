@@ -15,7 +15,7 @@
 namespace imgfsck {
 namespace {
 
-constexpr uint64_t kChunk = 4 * kMiB;  // bytes in memory at a time
+constexpr uint64_t kAccessChunk = 4 * kMiB;  // bytes in memory at a time
 
 // A file descriptor that is closed unless it is a standard one.
 class Descriptor {
@@ -83,7 +83,7 @@ Status Put(Driver& driver, bool compressed, uint64_t offset, Bytes bytes) {
 Result<uint64_t> WriteFrom(Driver& driver, const ImgioOptions& o) {
   IMG_ASSIGN_OR_RETURN(Descriptor in, Descriptor::Open(o.from, O_RDONLY, STDIN_FILENO));
   uint64_t at = o.sizes[0], left = o.length.value_or(UINT64_MAX);
-  ByteVector buffer(AlignUp(kChunk, driver.ClusterSize()));
+  ByteVector buffer(AlignUp(kAccessChunk, driver.ClusterSize()));
   while (left > 0) {
     IMG_RETURN_IF_ERROR(CheckStop());
     IMG_ASSIGN_OR_RETURN(
@@ -102,7 +102,8 @@ Result<uint64_t> WriteFrom(Driver& driver, const ImgioOptions& o) {
 
 Result<uint64_t> WritePattern(Driver& driver, const ImgioOptions& o) {
   IMG_RETURN_IF_ERROR(CheckRange(driver, o.sizes[0], *o.length));
-  const ByteVector buffer(std::min(AlignUp(kChunk, driver.ClusterSize()), *o.length), *o.pattern);
+  const ByteVector buffer(std::min(AlignUp(kAccessChunk, driver.ClusterSize()), *o.length),
+                          *o.pattern);
   for (uint64_t done = 0; done < *o.length;) {
     IMG_RETURN_IF_ERROR(CheckStop());
     uint64_t step = std::min<uint64_t>(buffer.size(), *o.length - done);
@@ -134,10 +135,11 @@ Result<int> ReadCommand(const ImgioOptions& o) {
   IMG_RETURN_IF_ERROR(CheckOther(*chain, o.to));
   IMG_ASSIGN_OR_RETURN(Descriptor out,
                        Descriptor::Open(o.to, O_WRONLY | O_CREAT | O_TRUNC, STDOUT_FILENO));
-  ByteVector buffer(std::min(kChunk, o.sizes[1]));
+  ByteVector buffer(std::min(kAccessChunk, o.sizes[1]));
   for (uint64_t done = 0; done < o.sizes[1];) {
     IMG_RETURN_IF_ERROR(CheckStop());
-    MutableBytes part = MutableBytes(buffer).first(std::min<uint64_t>(kChunk, o.sizes[1] - done));
+    MutableBytes part =
+        MutableBytes(buffer).first(std::min<uint64_t>(kAccessChunk, o.sizes[1] - done));
     IMG_RETURN_IF_ERROR(driver.Read(o.sizes[0] + done, part));
     IMG_RETURN_IF_ERROR(out.Put(part));
     done += part.size();

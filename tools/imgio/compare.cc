@@ -18,11 +18,11 @@
 namespace imgfsck {
 namespace {
 
-constexpr uint64_t kPiece = 2 * kMiB;
+constexpr uint64_t kComparePiece = 2 * kMiB;
 constexpr uint64_t kStep = 256 * kKiB;  // of each image at a time: both stay in the cache
 constexpr int kDiffer = 1;              // as for cmp and qemu-img
 
-struct Piece {
+struct ComparedPiece {
   GuestRange range;
   ByteVector left, right;
   std::optional<uint64_t> difference;  // offset of the first
@@ -36,7 +36,7 @@ Status ReadUpTo(Driver& driver, uint64_t offset, MutableBytes buffer) {
   return inside == 0 ? Ok() : driver.Read(offset, buffer.first(inside));
 }
 
-Status ComparePiece(Driver& left, Driver& right, Piece& piece) {
+Status ComparePiece(Driver& left, Driver& right, ComparedPiece& piece) {
   const GuestRange& range = piece.range;
   piece.difference.reset();
   piece.left.resize(kStep);
@@ -73,19 +73,19 @@ Result<int> CompareCommand(const ImgioOptions& o) {
   const uint64_t size = std::max(left.VirtualSize(), right.VirtualSize());
   Progress progress("imgio", o.progress);
   progress.Start(o.words[0]);
-  DataPieces pieces({&left, &right}, size, kPiece);
+  DataPieces pieces({&left, &right}, size, kComparePiece);
   std::optional<uint64_t> difference;
-  Pipeline<Piece> pipeline;
+  Pipeline<ComparedPiece> pipeline;
   // The first difference ends it, as an error would.
   auto status = pipeline.Run(
       o.threads > 0 ? o.threads : UsableCores(),
-      [&](Piece& piece) -> Result<bool> {
+      [&](ComparedPiece& piece) -> Result<bool> {
         IMG_ASSIGN_OR_RETURN(auto range, pieces.Next());
         if (range) piece.range = *range;
         return range.has_value();
       },
-      [&](Piece& piece) { return ComparePiece(left, right, piece); },
-      [&](const Piece& piece) -> Status {
+      [&](ComparedPiece& piece) { return ComparePiece(left, right, piece); },
+      [&](const ComparedPiece& piece) -> Status {
         progress.Update("compared", piece.range.offset.value, size);
         if (!piece.difference) return Ok();
         difference = piece.difference;

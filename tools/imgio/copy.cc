@@ -15,7 +15,7 @@ constexpr uint64_t kPiece = 1 * kMiB;            // bytes read at a time
 constexpr uint64_t kCompressedPiece = 8 * kMiB;  // so that every core has something to compress
 constexpr uint64_t kLargestGrain = 64 * kKiB;    // zeros of that many bytes are worth leaving out
 
-struct Run {
+struct PieceRun {
   uint64_t at = 0, length = 0;  // in the piece
   bool zero = false;
 };
@@ -23,7 +23,7 @@ struct Run {
 struct Piece {
   GuestRange range;
   ByteVector bytes;
-  std::vector<Run> runs;
+  std::vector<PieceRun> runs;
   std::vector<GuestRange> lost;
 };
 

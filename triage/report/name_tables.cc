@@ -11,7 +11,7 @@ Value PathHex(const std::string& path) {
   return HexEncode(AsBytes(path));
 }
 Value Volume(uint32_t volume) { return static_cast<int64_t>(volume); }
-Value Kind(NameKind kind) { return std::string(ToText(kind)); }
+Value KindText(NameKind kind) { return std::string(ToText(kind)); }
 
 }  // namespace
 
@@ -48,7 +48,7 @@ Status NameTables::Rows(int64_t image_id, const std::string& layer, const NameFa
   for (const NameHit& hit : names.hits) {
     IMG_RETURN_IF_ERROR(
         hits.Row({id, of, Volume(hit.volume), Number(hit.range.offset.value),
-                  Number(hit.range.length), Kind(hit.kind), TextOrNull(hit.path), PathHex(hit.path),
+                  Number(hit.range.length), KindText(hit.kind), TextOrNull(hit.path), PathHex(hit.path),
                   hit.file_offset ? Number(*hit.file_offset) : Value()}));
   }
   IMG_ASSIGN_OR_RETURN(Inserter changes, Inserter::Into(db_, "guest_change", 8));
@@ -60,7 +60,7 @@ Status NameTables::Rows(int64_t image_id, const std::string& layer, const NameFa
     }
     for (const NamedShare& share : set.shares) {
       IMG_RETURN_IF_ERROR(
-          changes.Row({id, bitmap, Volume(share.volume), Kind(share.kind), TextOrNull(share.path),
+          changes.Row({id, bitmap, Volume(share.volume), KindText(share.kind), TextOrNull(share.path),
                        PathHex(share.path), Number(share.bytes), Value()}));
     }
   }

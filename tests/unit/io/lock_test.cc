@@ -69,13 +69,13 @@ class Holder {
   bool ready_ = false;
 };
 
-struct Outcome {
+struct ShellOutcome {
   int status;
   std::string output;
 };
 
-Outcome Shell(const std::string& command) {
-  Outcome outcome{-1, ""};
+ShellOutcome Shell(const std::string& command) {
+  ShellOutcome outcome{-1, ""};
   FILE* pipe = popen((command + " 2>&1").c_str(), "r");
   if (pipe == nullptr) return outcome;
   char buffer[512];
@@ -88,7 +88,7 @@ class LockTest : public testing::Test {
  protected:
   void SetUp() override {
     image_ = dir_.File("image");
-    const Outcome made = Shell("qemu-img create -q -f qcow2 " + image_ + " 8M");
+    const ShellOutcome made = Shell("qemu-img create -q -f qcow2 " + image_ + " 8M");
     ASSERT_EQ(made.status, 0) << "qemu-utils must be installed: " << made.output;
     auto source = FileSource::Open(image_);
     auto store = FileStore::Open(image_, FileStore::Mode::kExisting);
@@ -165,11 +165,11 @@ TEST_F(LockTest, OurLockKeepsQemuOut) {
   {
     auto lock = ImageLock::Acquire(store_->fd(), image_);
     ASSERT_TRUE(lock);
-    const Outcome repair = Shell("qemu-img check -r all " + image_);
+    const ShellOutcome repair = Shell("qemu-img check -r all " + image_);
     EXPECT_NE(repair.status, 0);
     EXPECT_NE(repair.output.find("Failed to get \"write\" lock"), std::string::npos)
         << repair.output;
-    const Outcome check = Shell("qemu-img check " + image_);
+    const ShellOutcome check = Shell("qemu-img check " + image_);
     EXPECT_NE(check.output.find("Failed to get shared \"write\" lock"), std::string::npos)
         << check.output;
     auto use = ProbeImageUse(source_->fd());

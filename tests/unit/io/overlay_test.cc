@@ -10,18 +10,12 @@
 #include <thread>
 
 #include "temp_dir.h"
+#include "tests/unit/bytes.h"
 
 namespace imgfsck {
 namespace {
 
-ByteVector Noise(size_t length, uint64_t seed) {
-  std::mt19937_64 random(seed);
-  ByteVector bytes(length);
-  for (auto& byte : bytes) byte = static_cast<uint8_t>(random());
-  return bytes;
-}
-
-ByteVector Everything(const ByteSource& source) {
+ByteVector ReadPastEnd(const ByteSource& source) {
   ByteVector bytes(source.Size() + 10, 0xEE);
   auto got = source.ReadAt(0, bytes);
   EXPECT_TRUE(got);
@@ -69,7 +63,7 @@ void ExpectPatchesRebuild(const MemoryStore& base, const Overlay& overlay) {
     ASSERT_EQ(old_bytes, patch.old_bytes);
     ASSERT_TRUE(rebuilt.WriteAt(patch.offset, patch.new_bytes));
   }
-  EXPECT_EQ(rebuilt.bytes(), Everything(overlay));
+  EXPECT_EQ(rebuilt.bytes(), ReadPastEnd(overlay));
 }
 
 TEST(Overlay, LeavesTheBaseAlone) {
@@ -84,7 +78,7 @@ TEST(Overlay, LeavesTheBaseAlone) {
   EXPECT_EQ(base.bytes(), before);
   ByteVector expected = before;
   std::ranges::copy(std::string_view("0123456789abc"), expected.begin() + 4090);
-  EXPECT_EQ(Everything(overlay), expected);
+  EXPECT_EQ(ReadPastEnd(overlay), expected);
 }
 
 TEST(Overlay, APatchHasOnlyWhatDiffers) {
@@ -150,7 +144,7 @@ TEST(Overlay, ShrinkThenGrowReadsZeros) {
   ByteVector expected(20000, 0);
   std::fill_n(expected.begin(), 9000, uint8_t{0xAB});
   std::ranges::copy(std::string_view("wri"), expected.begin() + 9000);
-  EXPECT_EQ(Everything(overlay), expected);
+  EXPECT_EQ(ReadPastEnd(overlay), expected);
   EXPECT_TRUE(overlay.Changed());
   ExpectPatchesRebuild(base, overlay);
 }
@@ -213,12 +207,12 @@ TEST_P(OverlayFuzz, BehavesAsACopyWould) {
       }
       ASSERT_EQ(upper.Size(), upper_model.Size());
     }
-    ASSERT_EQ(Everything(upper), upper_model.bytes());
+    ASSERT_EQ(ReadPastEnd(upper), upper_model.bytes());
     ExpectPatchesRebuild(model, upper);
     if (round == 2) continue;  // thrown away
     ASSERT_TRUE(lower.Absorb(upper));
     model = upper_model;
-    ASSERT_EQ(Everything(lower), model.bytes());
+    ASSERT_EQ(ReadPastEnd(lower), model.bytes());
     ExpectPatchesRebuild(base, lower);
   }
   EXPECT_EQ(dir.Entries(), 0u);  // spill files have no name
@@ -233,13 +227,13 @@ TEST(Overlay, ManyThreadsReadTheSame) {
   for (uint64_t i = 0; i < 64; ++i) {
     ASSERT_TRUE(overlay.WriteAt(i * 30000, Noise(100, i)));
   }
-  const ByteVector expected = Everything(overlay);
+  const ByteVector expected = ReadPastEnd(overlay);
   std::atomic<int> wrong{0};
   {
     std::vector<std::jthread> pool;
     for (int t = 0; t < 4; ++t) {
       pool.emplace_back([&] {
-        for (int i = 0; i < 10; ++i) wrong += Everything(overlay) != expected;
+        for (int i = 0; i < 10; ++i) wrong += ReadPastEnd(overlay) != expected;
       });
     }
   }

@@ -14,25 +14,13 @@
 
 #include "base/interrupt.h"
 #include "temp_dir.h"
+#include "tests/unit/bytes.h"
 
 namespace imgfsck {
 namespace {
 
 using State = UndoRecord::State;
 using Match = UndoRecord::Match;
-
-ByteVector Noise(size_t length, uint64_t seed) {
-  std::mt19937_64 random(seed);
-  ByteVector bytes(length);
-  for (auto& byte : bytes) byte = static_cast<uint8_t>(random());
-  return bytes;
-}
-
-ByteVector Everything(const ByteSource& source) {
-  ByteVector bytes(source.Size());
-  EXPECT_TRUE(ReadExact(source, 0, bytes));
-  return bytes;
-}
 
 // Old bytes, and an overlay that makes the new ones of them.
 struct Change {
@@ -66,7 +54,7 @@ class UndoRecordSizes : public UndoRecordTest, public testing::WithParamInterfac
 
 TEST_P(UndoRecordSizes, TakesTheImageBothWays) {
   const auto change = SomeChange(5, GetParam());
-  const ByteVector old_bytes = change->base.bytes(), new_bytes = Everything(change->overlay);
+  const ByteVector old_bytes = change->base.bytes(), new_bytes = BytesOf(change->overlay);
   ASSERT_NE(old_bytes, new_bytes);
   {
     auto record = UndoRecord::Create(path_, "some/image", change->overlay);
@@ -104,7 +92,7 @@ TEST_P(UndoRecordSizes, TakesTheImageBothWays) {
 
 TEST_P(UndoRecordSizes, KnowsMixturesFromStrangers) {
   const auto change = SomeChange(6, GetParam());
-  const ByteVector old_bytes = change->base.bytes(), new_bytes = Everything(change->overlay);
+  const ByteVector old_bytes = change->base.bytes(), new_bytes = BytesOf(change->overlay);
   auto record = UndoRecord::Create(path_, "image", change->overlay);
   ASSERT_TRUE(record);
   // Any split in whole sectors, at either length, is a mixture, and leads to either end.
@@ -156,7 +144,7 @@ TEST_F(UndoRecordTest, AnotherImageWithTheSameBytesElsewhereIsForeign) {
   ASSERT_TRUE(change.overlay.WriteAt(5000, AsBytes("new")));
   auto record = UndoRecord::Create(path_, "image", change.overlay);
   ASSERT_TRUE(record);
-  MemoryStore image(Everything(change.overlay));
+  MemoryStore image(BytesOf(change.overlay));
   EXPECT_EQ(*(*record)->Compare(image), Match::kNew);
   image.bytes()[7000] ^= 1;  // guest data: none of our business
   EXPECT_EQ(*(*record)->Compare(image), Match::kNew);
@@ -246,7 +234,7 @@ TEST_F(UndoRecordTest, AKilledWriterLeavesNoRecord) {
     if (child == 0) {
       Killer killer(change.base, reads);
       Overlay overlay(killer);
-      const bool ready = overlay.WriteAt(0, Everything(change.overlay)).has_value();
+      const bool ready = overlay.WriteAt(0, BytesOf(change.overlay)).has_value();
       _exit(ready && UndoRecord::Create(path_, "image", overlay) ? 0 : 1);
     }
     int status = 0;
@@ -340,7 +328,7 @@ TEST_F(UndoRecordTest, FlippedBytesNeverCrashOrLie) {
   const auto change = SomeChange(10, -1);
   ASSERT_TRUE(UndoRecord::Create(path_, "image", change->overlay));
   const std::string good = dir_.Get("image.imgfsck-undo");
-  const ByteVector new_bytes = Everything(change->overlay);
+  const ByteVector new_bytes = BytesOf(change->overlay);
   std::mt19937_64 random(1);
   int opened = 0;
   for (int round = 0; round < 150; ++round) {

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/unit/bytes.h"
 #include "tests/unit/repair/toy.h"
 
 namespace imgfsck {
@@ -19,16 +20,7 @@ using toy::Wants;
 constexpr Pass kMagicPass{"magic", 10, "restore the magic", Wants<toy::kMagic>, toy::MendMagic};
 constexpr Pass kFlagPass{"flag", 20, "restore the flag", Wants<toy::kFlag>, toy::MendFlag};
 
-bool WantsCounts(const CheckReport& report, const RepairOptions& options) {
-  return WantedAny(report, options, {toy::kLow, toy::kLeak});
-}
-constexpr Pass kCountPass{"counts", 90, "recompute counts", WantsCounts, toy::MendCounts};
-
-ByteVector All(const ByteSource& source) {
-  ByteVector bytes(source.Size());
-  EXPECT_TRUE(ReadExact(source, 0, bytes));
-  return bytes;
-}
+constexpr Pass kCountPass{"counts", 90, "recompute counts", toy::WantsCounts, toy::MendCounts};
 
 struct Planned {
   std::unique_ptr<MemoryStore> source;
@@ -76,7 +68,7 @@ TEST(Engine, CountsAreMended) {
   EXPECT_EQ(planned.plan.patches, 2u);
   EXPECT_EQ(planned.plan.bytes, 2u);
   EXPECT_TRUE(planned.plan.Final().findings.empty());
-  EXPECT_EQ(All(*planned.plan.overlay), toy::SoundImage());
+  EXPECT_EQ(BytesOf(*planned.plan.overlay), toy::SoundImage());
 }
 
 TEST(Engine, ModesChoosePasses) {
@@ -99,7 +91,7 @@ TEST(Engine, WhatComesBackIsMendedInTheNextRound) {
   auto planned = MakeToyPlan(image, passes);
   EXPECT_TRUE(planned.Kept("magic"));
   EXPECT_TRUE(planned.Kept("counts"));
-  EXPECT_EQ(All(*planned.plan.overlay), toy::SoundImage());
+  EXPECT_EQ(BytesOf(*planned.plan.overlay), toy::SoundImage());
 }
 
 TEST(Engine, ProblemsThatBecomeVisibleAreNotNew) {
@@ -129,7 +121,7 @@ TEST(Engine, AnUndeclaredGuestByteDropsThePass) {
   ASSERT_TRUE(planned.Dropped("scribble"));
   EXPECT_THAT(planned.Run("scribble")->reason, HasSubstr("512 guest bytes at 0x0"));
   EXPECT_TRUE(planned.Kept("counts"));
-  EXPECT_EQ(All(*planned.plan.overlay), toy::SoundImage());
+  EXPECT_EQ(BytesOf(*planned.plan.overlay), toy::SoundImage());
 }
 
 Result<PassOutcome> ScribbleAndSaySo(const PassContext& context) {
@@ -282,7 +274,7 @@ TEST(Engine, PlansAreDeterministic) {
   image[toy::CountOf(3)] = 0;
   const std::array passes = {kFlagPass, kMovePass, kCountPass};
   auto first = MakeToyPlan(image, passes), second = MakeToyPlan(image, passes);
-  EXPECT_EQ(All(*first.plan.overlay), All(*second.plan.overlay));
+  EXPECT_EQ(BytesOf(*first.plan.overlay), BytesOf(*second.plan.overlay));
   EXPECT_EQ(first.plan.patch_hash, second.plan.patch_hash);
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/base64.h"
 #include "io/sha256.h"
+#include "tests/unit/bytes.h"
 #include "tests/unit/io/temp_dir.h"
 #include "tests/unit/repair/toy.h"
 
@@ -17,11 +18,8 @@ namespace {
 
 using testing::HasSubstr;
 
-bool WantsCounts(const CheckReport& report, const RepairOptions& options) {
-  return WantedAny(report, options, {toy::kLow, toy::kLeak});
-}
 constexpr std::array kPasses = {
-    Pass{"counts", 1, "recompute counts", WantsCounts, toy::MendCounts}};
+    Pass{"counts", 1, "recompute counts", toy::WantsCounts, toy::MendCounts}};
 const Repairer kRepairer{"toy", kPasses, nullptr};
 const RepairKit kKit{&kRepairer, toy::Check};
 const Format kToyFormat{"toy", {}, "", nullptr, nullptr, nullptr, nullptr, {}};
@@ -31,12 +29,6 @@ ByteVector DamagedImage() {
   image[toy::CountOf(3)] = 0;
   image[toy::CountOf(9)] = 4;
   return image;
-}
-
-ByteVector All(const ByteSource& source) {
-  ByteVector bytes(source.Size());
-  EXPECT_TRUE(ReadExact(source, 0, bytes));
-  return bytes;
 }
 
 class PlanFile : public testing::Test {
@@ -82,7 +74,7 @@ class PlanFile : public testing::Test {
 TEST_F(PlanFile, AppliesExactly) {
   auto plan = Load(DamagedImage());
   ASSERT_TRUE(plan) << plan.error().message;
-  EXPECT_EQ(All(*plan->overlay), toy::SoundImage());
+  EXPECT_EQ(BytesOf(*plan->overlay), toy::SoundImage());
   EXPECT_EQ(plan->patches, 2u);
   EXPECT_EQ(plan->passes.size(), 1u);
   EXPECT_EQ(plan->passes[0].name, "counts");

@@ -13,6 +13,7 @@
 
 #include "repair/engine.h"
 #include "repair/transaction.h"
+#include "tests/unit/bytes.h"
 #include "tests/unit/io/temp_dir.h"
 #include "tests/unit/repair/guest_reader.h"
 
@@ -91,12 +92,6 @@ inline void ExpectExactRollback(const Trial& trial, const Format& format,
   EXPECT_TRUE(dir.Get("disk") == TextOf(mended)) << "the file is not what was planned";
   EXPECT_EQ(Rollback(path, undo), RollbackOutcome::kRolledBack);
   EXPECT_TRUE(dir.Get("disk") == TextOf(trial.damaged)) << "rolled back to something else";
-}
-
-inline ByteVector BytesOf(const ByteSource& source) {
-  ByteVector bytes(source.Size());
-  EXPECT_TRUE(ReadExact(source, 0, bytes));
-  return bytes;
 }
 
 // For a closer look at one seed: the folder in IMGFSCK_KEEP gets the images.

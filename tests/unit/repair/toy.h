@@ -130,6 +130,9 @@ bool Wants(const CheckReport& report, const RepairOptions& options) {
 inline bool Always(const CheckReport&, const RepairOptions&) { return true; }
 
 // Sets every count to what the findings say it should be.
+inline bool WantsCounts(const CheckReport& report, const RepairOptions& options) {
+  return WantedAny(report, options, {kLow, kLeak});
+}
 inline Result<PassOutcome> MendCounts(const PassContext& context) {
   PassOutcome outcome;
   for (const Finding& finding : context.report.findings.kept()) {

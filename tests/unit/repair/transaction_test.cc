@@ -9,6 +9,7 @@
 
 #include "io/fault.h"
 #include "repair/engine.h"
+#include "tests/unit/bytes.h"
 #include "tests/unit/io/temp_dir.h"
 
 namespace imgfsck {
@@ -44,12 +45,6 @@ std::vector<Case> Cases() {
 void Fill(Overlay& overlay, const ByteVector& bytes) {
   ASSERT_TRUE(overlay.SetSize(bytes.size()));
   ASSERT_TRUE(overlay.WriteAt(0, bytes));
-}
-
-ByteVector All(const ByteSource& source) {
-  ByteVector bytes(source.Size());
-  EXPECT_TRUE(ReadExact(source, 0, bytes));
-  return bytes;
 }
 
 // A folder with the image's name and records; the image's bytes live in the store under test.
@@ -147,7 +142,7 @@ TEST(Transaction, EveryFailedWriteOrSyncIsTakenBack) {
         FaultStore store(c.old_bytes, plan);
         auto committed = world.CommitOn(store);
         EXPECT_EQ(committed.has_value(), !store.Fired());
-        EXPECT_EQ(All(store), store.Fired() ? c.old_bytes : c.new_bytes)
+        EXPECT_EQ(BytesOf(store), store.Fired() ? c.old_bytes : c.new_bytes)
             << c.name << " operation " << plan.at;
         EXPECT_FALSE(world.HasPointer());
         EXPECT_EQ(world.HasUndo(), !store.Fired());
@@ -235,7 +230,7 @@ TEST(Transaction, EveryFailureOfARollbackLeavesOneOfTheTwo) {
         FaultStore faulty(store.bytes(), plan);
         auto back = RollbackTo(faulty, world.image_path(), world.undo_path());
         EXPECT_EQ(back.has_value(), !faulty.Fired()) << (back ? "" : back.error().message);
-        EXPECT_EQ(All(faulty), faulty.Fired() ? c.new_bytes : c.old_bytes);
+        EXPECT_EQ(BytesOf(faulty), faulty.Fired() ? c.new_bytes : c.old_bytes);
         EXPECT_FALSE(world.HasPointer());
         return faulty.Fired();
       });

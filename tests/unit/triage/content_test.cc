@@ -9,7 +9,7 @@
 namespace imgfsck {
 namespace {
 
-std::vector<std::string> Names(const ByteSource& source) {
+std::vector<std::string> MatchNames(const ByteSource& source) {
   std::vector<std::string> names;
   for (const ContentMatch& match : RecognizeDisk(source)) names.emplace_back(match.name);
   return names;
@@ -33,52 +33,52 @@ using Strings = std::vector<std::string>;
 
 TEST(Content, PartitionTables) {
   ByteVector bytes = Mbr();
-  EXPECT_EQ(Names(MemoryStore(bytes)), Strings{"mbr"});
+  EXPECT_EQ(MatchNames(MemoryStore(bytes)), Strings{"mbr"});
   Put(bytes, 512, "EFI PART");
-  EXPECT_EQ(Names(MemoryStore(bytes)), (Strings{"gpt", "mbr"}));
+  EXPECT_EQ(MatchNames(MemoryStore(bytes)), (Strings{"gpt", "mbr"}));
   ByteVector flag = Mbr();
   flag[446] = 0x12;
-  EXPECT_EQ(Names(MemoryStore(flag)), Strings{});
+  EXPECT_EQ(MatchNames(MemoryStore(flag)), Strings{});
   ByteVector unsigned_sector = Mbr();
   unsigned_sector[511] = 0;
-  EXPECT_EQ(Names(MemoryStore(unsigned_sector)), Strings{});
+  EXPECT_EQ(MatchNames(MemoryStore(unsigned_sector)), Strings{});
   ByteVector empty(512);
   PutBe<uint16_t>(empty, 510, 0x55AA);
-  EXPECT_EQ(Names(MemoryStore(empty)), Strings{});
+  EXPECT_EQ(MatchNames(MemoryStore(empty)), Strings{});
 }
 
 TEST(Content, ABootSectorOfAFileSystemIsNoPartitionTable) {
   ByteVector bytes = Mbr();
   Put(bytes, 3, "NTFS    ");
-  EXPECT_EQ(Names(MemoryStore(bytes)), Strings{"ntfs"});
+  EXPECT_EQ(MatchNames(MemoryStore(bytes)), Strings{"ntfs"});
   bytes = Mbr();
   Put(bytes, 82, "FAT32   ");
-  EXPECT_EQ(Names(MemoryStore(bytes)), Strings{"fat"});
+  EXPECT_EQ(MatchNames(MemoryStore(bytes)), Strings{"fat"});
 }
 
 TEST(Content, TwoBytesAreNoExtFileSystem) {
   ByteVector bytes(4096);
   PutLe<uint16_t>(bytes, 1080, 0xEF53);
-  EXPECT_EQ(Names(MemoryStore(bytes)), Strings{});
+  EXPECT_EQ(MatchNames(MemoryStore(bytes)), Strings{});
   PutLe<uint32_t>(bytes, 1024 + 32, 8192);
-  EXPECT_EQ(Names(MemoryStore(bytes)), Strings{"ext"});
+  EXPECT_EQ(MatchNames(MemoryStore(bytes)), Strings{"ext"});
   PutLe<uint32_t>(bytes, 1024 + 24, 7);
-  EXPECT_EQ(Names(MemoryStore(bytes)), Strings{});
+  EXPECT_EQ(MatchNames(MemoryStore(bytes)), Strings{});
 }
 
 TEST(Content, SeveralContainersAreAllListed) {
   ByteVector bytes(8192);
   Put(bytes, 0, std::string_view("QFI\xfb\0\0\0\3", 8));
   Put(bytes, 8192 - 512, "conectix");
-  EXPECT_EQ(Names(MemoryStore(bytes)), (Strings{"qcow2", "vpc"}));
+  EXPECT_EQ(MatchNames(MemoryStore(bytes)), (Strings{"qcow2", "vpc"}));
 }
 
 TEST(Content, ShortFilesAndEverySignatureCutShort) {
   for (size_t size : std::initializer_list<size_t>{0, 1, 2, 511, 512, 513, 1080, 1081, 2048}) {
-    EXPECT_EQ(Names(MemoryStore(ByteVector(size))), Strings{}) << size;
+    EXPECT_EQ(MatchNames(MemoryStore(ByteVector(size))), Strings{}) << size;
   }
-  EXPECT_EQ(Names(MemoryStore(ByteVector{'K', 'D', 'M', 'V'})), Strings{"vmdk"});
-  EXPECT_EQ(Names(MemoryStore(ByteVector{'K', 'D', 'M'})), Strings{});
+  EXPECT_EQ(MatchNames(MemoryStore(ByteVector{'K', 'D', 'M', 'V'})), Strings{"vmdk"});
+  EXPECT_EQ(MatchNames(MemoryStore(ByteVector{'K', 'D', 'M'})), Strings{});
 }
 
 TEST(Content, Pieces) {

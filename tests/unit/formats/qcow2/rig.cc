@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "tests/unit/formats/qcow2/image_fixture.h"
+#include "tests/unit/sanitized.h"
 
 namespace imgfsck::qcow2 {
 namespace {
@@ -120,14 +121,6 @@ const std::vector<Operation>& Operations() {
   };
   return operations;
 }
-
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool kSanitized = true;
-#elif defined(__has_feature)
-constexpr bool kSanitized = __has_feature(address_sanitizer);
-#else
-constexpr bool kSanitized = false;
-#endif
 
 // Whether images of that layout can do it at all.
 bool Goes(const Layout& layout, const Operation& operation) {

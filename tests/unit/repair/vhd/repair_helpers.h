@@ -6,6 +6,7 @@
 
 #include "repair/engine.h"
 #include "tests/unit/analyzers/vhd/check_helpers.h"
+#include "tests/unit/bytes.h"
 
 namespace imgfsck::vhd {
 
@@ -20,15 +21,6 @@ inline Plan Repaired(const ByteSource& source, RepairMode mode) {
   RepairOptions options;
   options.mode = mode;
   return Repaired(source, options);
-}
-
-inline ByteVector BytesOf(const ByteSource& source) {
-  constexpr uint64_t kMost = uint64_t{1} << 28;
-  EXPECT_LE(source.Size(), kMost) << "the file grew beyond all reason";
-  if (source.Size() > kMost) return {};
-  ByteVector bytes(source.Size());
-  EXPECT_TRUE(ReadExact(source, 0, bytes));
-  return bytes;
 }
 
 // What ran and what was said, for messages of failing tests.
