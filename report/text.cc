@@ -82,6 +82,20 @@ std::string_view LostLabel(const LostRange& range, bool dry_run) {
   return "lost";
 }
 
+// Something is claimed twice while something else has lost its owner: the one may be the mapping of
+// the other. A safe repair settles the first by a copy, and then nobody can tell any more.
+bool SharesWhileOwnersAreMissing(const Findings& findings) {
+  auto any = [&](std::initializer_list<Problem> problems) {
+    return std::any_of(problems.begin(), problems.end(),
+                       [&](Problem problem) { return findings.Has(problem); });
+  };
+  return (any({Problem::kQcow2L2DataCrosslink, Problem::kQcow2L2DataOnMetadata,
+               Problem::kQcow2L1EntryDuplicate}) &&
+          any({Problem::kQcow2RefcountLeak, Problem::kQcow2L2Orphan})) ||
+         (any({Problem::kVhdBatEntryDuplicate, Problem::kVhdBatEntryOverlap}) &&
+          findings.Has(Problem::kVhdBatLeakedSpace));
+}
+
 class ImageText {
  public:
   ImageText(const ImageResult& result, const ReportOptions& options, TextWriter& out)
@@ -266,7 +280,7 @@ class ImageText {
                       "read; can be undone)",
                       ShellQuoted(result_.path)));
     }
-    if (remedies.all > 0) PutAllAdvice();
+    if (remedies.all > 0 && !all_first) PutAllAdvice();
     if (remedies.safe + remedies.all == 0) {
       PutLine("  No repair can help here; what the findings say is all that can be done.");
     }

@@ -64,7 +64,11 @@ class EntryJudge {
       return;
     }
     if (!IsAligned(host, g_.cluster_size)) {
-      Add(Problem::kQcow2L2EntryUnaligned, fmt::format("host offset {}", Hex(host)));
+      const bool unused = g_.extended_l2 ? entry_.alloc_bits() == 0 : entry_.zero_flag();
+      Finding f = EntryFinding(image_, table_, index_, Problem::kQcow2L2EntryUnaligned,
+                               fmt::format("host offset {}", Hex(host)));
+      if (!unused) f.repair = RepairClass::kAll;
+      findings_->Add(std::move(f));
     } else if (!image_.has_data_file()) {
       if (host >= image_.file_size) {
         Add(Problem::kQcow2L2EntryPastEof, fmt::format("host offset {}", Hex(host)));

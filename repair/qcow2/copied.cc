@@ -9,7 +9,8 @@ namespace {
 class CopiedFlags {
  public:
   explicit CopiedFlags(const PassContext& context)
-      : context_(context), state_(StateOf(context.report)), image_(*state_.image) {}
+      : context_(context), state_(StateOf(context.report)), image_(*state_.image),
+        high_counts_stay_(HighCountsAreEvidence(context)) {}
 
   Result<PassOutcome> Run() {
     IMG_RETURN_IF_ERROR(MendL1());
@@ -20,7 +21,7 @@ class CopiedFlags {
         Entry entry = LoadEntry(image_.geometry, bytes, i);
         EntryClaim claim = ClaimOf(image_, entry);
         if (claim.kind != EntryClaim::Kind::kCluster) continue;
-        bool wanted = state_.claims().Count(claim.first) == 1;
+        const bool wanted = Wanted(claim.first);
         if (entry.copied() == wanted) continue;
         entry.descriptor ^= kCopied;
         StoreEntry(image_.geometry, bytes, i, entry);
@@ -33,6 +34,12 @@ class CopiedFlags {
   }
 
  private:
+  // Where a lost mapping may share the cluster, a write must not go there.
+  bool Wanted(uint64_t cluster) const {
+    return state_.claims().Count(cluster) == 1 &&
+           !(high_counts_stay_ && StoredCount(image_, cluster) > 1);
+  }
+
   Status MendL1() {
     const L1Location& l1 = image_.active;
     ByteVector raw(l1.bytes());
@@ -44,7 +51,7 @@ class CopiedFlags {
           offset >= image_.file_size) {
         continue;
       }
-      bool wanted = state_.claims().Count(offset >> image_.geometry.cluster_bits) == 1;
+      const bool wanted = Wanted(offset >> image_.geometry.cluster_bits);
       if (((value & kCopied) != 0) == wanted) continue;
       uint8_t bytes[8];
       StoreBe(bytes, value ^ kCopied);
@@ -57,6 +64,7 @@ class CopiedFlags {
   const PassContext& context_;
   const CheckState& state_;
   const Image& image_;
+  const bool high_counts_stay_;
   PassOutcome outcome_;
 };
 

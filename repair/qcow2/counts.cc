@@ -3,6 +3,8 @@
 // references say. Clusters that nothing refers to are left to the leaks pass.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "repair/qcow2/passes.h"
 
 namespace imgfsck::qcow2 {
@@ -12,12 +14,24 @@ constexpr std::initializer_list<Problem> kCountsProblems = {
     Problem::kQcow2RefcountLow, Problem::kQcow2RefcountZeroUsed, Problem::kQcow2RefcountLeak,
     Problem::kQcow2RefcountPastEof};
 
+// Mappings of the guest that are lost or led astray. A count that is one too high may say where one
+// of them belongs.
+constexpr Problem kAstray[] = {Problem::kQcow2L1Unaligned,      Problem::kQcow2L1Short,
+                               Problem::kQcow2L1PastEof,        Problem::kQcow2L1OffsetZero,
+                               Problem::kQcow2L1EntryUnaligned, Problem::kQcow2L1EntryPastEof,
+                               Problem::kQcow2L1EntryDuplicate, Problem::kQcow2L2Implausible,
+                               Problem::kQcow2L2EntryUnaligned, Problem::kQcow2L2EntryPastEof,
+                               Problem::kQcow2L2DataCrosslink,  Problem::kQcow2L2DataOnMetadata,
+                               Problem::kQcow2L2ZeroFlagV2,     Problem::kQcow2L2EmptyWithLeaks,
+                               Problem::kQcow2L2Orphan,         Problem::kQcow2SnapL1Unaligned,
+                               Problem::kQcow2SnapL1PastEof,    Problem::kQcow2SnapL2Structure};
+
 // A count may be raised only to say the truth about a cluster used once a layer; clusters in
 // conflict are split first.
 class Counts : PassBody {
  public:
   explicit Counts(const PassContext& context)
-      : PassBody(context) {}
+      : PassBody(context), evidence_(HighCountsAreEvidence(context)) {}
 
   Result<PassOutcome> Run() {
     Status failed = Ok();
@@ -38,6 +52,13 @@ class Counts : PassBody {
               : fmt::format("{} clusters claimed twice keep their counts: they have to be split first",
                             conflicts_));
     }
+    if (kept_ > 0) {
+      outcome_.notes.push_back(fmt::format(
+          "{} counted more often than used {}: this may tell --repair=all where a lost mapping "
+          "belongs",
+          kept_ == 1 ? std::string("one cluster") : fmt::format("{} clusters", kept_),
+          kept_ == 1 ? "stays so" : "stay so"));
+    }
     return outcome_;
   }
 
@@ -50,6 +71,10 @@ class Counts : PassBody {
       return Ok();
     }
     if (!raise && (run.computed == 0 || !May(Problem::kQcow2RefcountLeak))) return Ok();
+    if (!raise && evidence_) {
+      kept_ += run.length;
+      return Ok();
+    }
     if (run.computed > state_.image->geometry.MaxRefcount()) return Ok();  // needs a wider count
     for (uint64_t c = run.cluster; c < run.cluster + run.length; ++c) {
       if (raise && state_.claims().IsConflict(c) && run.stored != 0) {
@@ -94,7 +119,8 @@ class Counts : PassBody {
     return Ok();
   }
 
-  uint64_t conflicts_ = 0;
+  const bool evidence_;  // counts that are too high have to stay
+  uint64_t conflicts_ = 0, kept_ = 0;
   uint64_t next_block_ = 0;         // blocks below have been looked at
   std::vector<uint64_t> moved_to_;  // clusters of blocks that were moved
 };
@@ -102,6 +128,14 @@ class Counts : PassBody {
 constexpr Problem kCountsMayAdd[] = {Problem::kQcow2RefcountLeak};  // where a block was
 
 }  // namespace
+
+// --repair=all has had its chance to put mappings back; what is too high then is of no use.
+bool HighCountsAreEvidence(const PassContext& context) {
+  const RepairOptions& options = context.options;
+  return options.mode != RepairMode::kAll && options.orphans != OrphanPolicy::kFree &&
+         std::any_of(std::begin(kAstray), std::end(kAstray),
+                     [&](Problem problem) { return context.report.findings.Has(problem); });
+}
 
 const Pass kCountPass{"refcounts",
                       72,

@@ -38,6 +38,10 @@ class PassBody {
 // Whether the lost-found pass shall make clusters with content reachable that nothing refers to.
 bool KeepsInSnapshot(const PassContext& context);
 
+// Mappings are lost or led astray that this repair leaves as they are: a count that is one too high
+// may say where one of them belongs, and has to stay.
+bool HighCountsAreEvidence(const PassContext& context);
+
 // Calls visit for every distinct L2 table, as the overlay has it now; a visitor that changes the
 // bytes sets *changed, and they are written back.
 using TableVisitor =
