@@ -117,7 +117,7 @@ Result<int> InfoCommand(const ImgioOptions& options) {
   IMG_ASSIGN_OR_RETURN(auto rows, format->inspect(*file, path));
   Json json = InfoJson(path, *rows);
   if (options.output == "json") {
-    fmt::print("{}\n", json.dump(4));
+    fmt::print("{}\n", json.dump(4, ' ', true));
   } else {
     InfoText(json);
   }

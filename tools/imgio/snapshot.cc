@@ -38,7 +38,7 @@ void ListSnapshots(const Driver& driver, bool as_json) {
                  date, s.virtual_size, s.vm_state_size);
     }
   }
-  if (as_json) fmt::print("{}\n", list.dump());
+  if (as_json) fmt::print("{}\n", list.dump(-1, ' ', true));
 }
 
 void ListBitmaps(const Driver& driver, bool as_json) {
@@ -54,7 +54,7 @@ void ListBitmaps(const Driver& driver, bool as_json) {
                  b.enabled ? "enabled" : "disabled", b.in_use ? ", left in use: unusable" : "");
     }
   }
-  if (as_json) fmt::print("{}\n", list.dump());
+  if (as_json) fmt::print("{}\n", list.dump(-1, ' ', true));
 }
 
 Status DumpBitmap(Driver& driver, const std::string& name, bool as_json) {
@@ -67,7 +67,7 @@ Status DumpBitmap(Driver& driver, const std::string& name, bool as_json) {
       fmt::print("{} {}\n", range.offset.value, range.length);
     }
   }
-  if (as_json) fmt::print("{}\n", list.dump());
+  if (as_json) fmt::print("{}\n", list.dump(-1, ' ', true));
   return Ok();
 }
 
