@@ -130,29 +130,31 @@ void WriteSetText(const NameFacts& facts, const RangeSetNames& set, std::string_
   }
 }
 
+void WriteNameFactsText(const NameFacts& facts, std::string_view of, TextWriter& out) {
+  if (!facts.trouble.empty()) {
+    out.Put(fmt::format("no names of guest files{}: {}\n", of, Printable(facts.trouble)));
+  }
+  size_t number = 0;
+  for (const GuestVolume& volume : facts.volumes) {
+    ++number;
+    const bool whole = facts.volumes.size() == 1 && volume.offset == 0;
+    if (whole && volume.trouble.empty()) continue;
+    out.Put(fmt::format("{}{}: {}, {}{}{}\n", whole ? "disk" : fmt::format("partition {}", number),
+                        of, volume.type.empty() ? "nothing known" : Printable(volume.type),
+                        RangeText(volume.offset, volume.length), volume.trouble.empty() ? "" : ": ",
+                        Printable(volume.trouble)));
+  }
+  if (facts.more) out.Put("more places have names than are listed\n");
+  for (const GuestRange& range : facts.faulted) {
+    out.Put(fmt::format("looked for names{} as if it were zeros: guest {}\n", of,
+                        RangeText(range.offset.value, range.length)));
+  }
+}
+
 void WriteNamesText(const GuestNames& names, size_t most, TextWriter& out) {
   for (const auto& [layer, facts] : names.layers) {
-    const std::string of =
-        layer == kActiveLayer ? "" : fmt::format(" of snapshot {}", Printable(layer));
-    if (!facts.trouble.empty()) {
-      out.Put(fmt::format("no names of guest files{}: {}\n", of, Printable(facts.trouble)));
-    }
-    size_t number = 0;
-    for (const GuestVolume& volume : facts.volumes) {
-      ++number;
-      const bool whole = facts.volumes.size() == 1 && volume.offset == 0;
-      if (whole && volume.trouble.empty()) continue;
-      out.Put(fmt::format("{}{}: {}, {}{}{}\n",
-                          whole ? "disk" : fmt::format("partition {}", number), of,
-                          volume.type.empty() ? "nothing known" : Printable(volume.type),
-                          RangeText(volume.offset, volume.length),
-                          volume.trouble.empty() ? "" : ": ", Printable(volume.trouble)));
-    }
-    if (facts.more) out.Put("more places have names than are listed\n");
-    for (const GuestRange& range : facts.faulted) {
-      out.Put(fmt::format("looked for names{} as if it were zeros: guest {}\n", of,
-                          RangeText(range.offset.value, range.length)));
-    }
+    WriteNameFactsText(
+        facts, layer == kActiveLayer ? "" : fmt::format(" of snapshot {}", Printable(layer)), out);
     for (const RangeSetNames& set : facts.sets) {
       WriteSetText(facts, set,
                    fmt::format("changed since bitmap \"{}\" began", Printable(set.what)), most,
@@ -202,6 +204,10 @@ void WriteSetJson(const RangeSetNames& set, JsonWriter& json) {
   json.EndArray();
   if (set.more) json.Member("more", true);
   json.EndObject();
+}
+
+void WriteHitsJson(const NameFacts& facts, const GuestRange& range, JsonWriter& json) {
+  PutHits(&facts, range, json);
 }
 
 void WriteNameFactsJson(const NameFacts& facts, bool list, JsonWriter& json) {

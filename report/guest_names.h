@@ -39,6 +39,8 @@ struct NameLine {
 std::vector<NameLine> LinesFor(const GuestNames& names, const Finding& finding, size_t most);
 // What concerns the image as a whole: why names are missing, what bitmaps say has changed.
 void WriteNamesText(const GuestNames& names, size_t most, TextWriter& out);
+// Why names are missing, what was looked at; `of`: of which disk, as " of snapshot 1".
+void WriteNameFactsText(const NameFacts& facts, std::string_view of, TextWriter& out);
 // The files of sets of ranges, a line each behind a heading.
 void WriteSetText(const NameFacts& facts, const RangeSetNames& set, std::string_view heading,
                   size_t most, TextWriter& out);
@@ -48,6 +50,8 @@ void WriteNamesJson(const GuestNames& names, const Finding& finding, JsonWriter&
 // "names": [...] of a range.
 void WriteRangeNamesJson(const GuestNames& names, const std::string& layer, const GuestRange& range,
                          JsonWriter& json);
+// An array of what lies in the range.
+void WriteHitsJson(const NameFacts& facts, const GuestRange& range, JsonWriter& json);
 // One object. `list`: with all hits.
 void WriteNameFactsJson(const NameFacts& facts, bool list, JsonWriter& json);
 void WriteSetJson(const RangeSetNames& set, JsonWriter& json);

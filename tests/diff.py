@@ -7,11 +7,14 @@ import os
 import random
 import struct
 
+from imglib.guests import debugfs, ext, fill, set_entry
 from imglib.make import Recipe
-from imglib.programs import copy, folder_state, imgdump, qemu_img, qemu_io
+from imglib.programs import BIN, copy, folder_state, imgdump, qemu_img, qemu_io, run
 from imglib.testing import ImageTest, main
+from imglib.traced import TRACED
 
 SECTOR, CLUSTER, MB = 512, 65536, 1 << 20
+RAW = ("--format", "raw", "--diff-format", "raw")
 
 
 def differences(old, new):
@@ -139,6 +142,162 @@ class Diff(ImageTest):
             self.assertEqual((done.code, done.out), (8, ""), words)
         os.truncate(self.folder / "base", 100)
         self.assertEqual(imgdump("--diff", one, one).code, 8)
+
+
+class DiffNames(ImageTest):
+    """--names: what debugfs says of the blocks, on the disk before and on the disk after."""
+    BLOCK = 4096
+    EVIL = "\x1b[31m<b>\u202e"
+
+    def disks(self):
+        """(before, now): `gone` was removed, `new` came, `other` and one with a bad name were
+        overwritten in part."""
+        raw, tree, new = (self.folder / name for name in ("raw", "tree", "new"))
+        fill(tree, {"gone": 300_000, "etc/other": 500_000, "etc/" + self.EVIL: 300_000,
+                    "same": 100_000})
+        new.write_bytes(b"new" * 60_000)
+        ext(raw, tree=tree, options=("-b", self.BLOCK))
+        now = self.folder / "raw-now"
+        copy(raw, now)
+        debugfs(now, f"write {new} new", "rm gone")
+        with open(now, "r+b") as file:
+            for name, block in (("/etc/other", 3), ("/etc/" + self.EVIL, 5)):
+                file.seek(self.blocks(now, name)[block] * self.BLOCK)
+                file.write(b"changed" * 100)
+        return raw, now
+
+    def blocks(self, raw, name):
+        out = run("debugfs", "-R", f'blocks "{name}"', raw, check=True).out
+        return [int(word) for word in out.split()]
+
+    def wanted(self, raw, document):
+        """{path: bytes} of the files that the differences lie in."""
+        found = {}
+        for entry in document["differences"]:
+            begin, end = entry["guest-offset"], entry["guest-offset"] + entry["guest-length"]
+            for path, blocks in self.paths[raw].items():
+                for at in (block * self.BLOCK for block in blocks):
+                    shared = min(end, at + self.BLOCK) - max(begin, at)
+                    if shared > 0:
+                        found[path] = found.get(path, 0) + shared
+        return found
+
+    def judge(self, document, before, now):
+        names = ["gone", "etc/other", "etc/" + self.EVIL, "same", "new"]
+        self.paths = {raw: {f"/{name}": self.blocks(raw, f"/{name}") for name in names
+                            if name != missing}
+                      for raw, missing in ((before, "new"), (now, "gone"))}
+        for raw, key, list_key in ((before, "guest-before", "names-before"),
+                                   (now, "guest", "names")):
+            self.assertEqual(document[key]["disk"]["volumes"][0]["type"], "ext4")
+            files = {f["path"]: f["bytes"] for f in document[key]["files"][0]["files"]
+                     if f["kind"] == "file" and f.get("path") in self.paths[raw]}
+            self.assertEqual(files, self.wanted(raw, document))
+            hits = {}
+            for entry in document["differences"]:
+                begin, end = entry["guest-offset"], entry["guest-offset"] + entry["guest-length"]
+                for hit in entry[list_key]:
+                    self.assertGreaterEqual(hit["guest-offset"], begin)
+                    self.assertLessEqual(hit["guest-offset"] + hit["guest-length"], end)
+                    if hit["kind"] == "file" and hit.get("path") in self.paths[raw]:
+                        block, rest = divmod(hit["guest-offset"], self.BLOCK)
+                        number = self.paths[raw][hit["path"]].index(block)
+                        self.assertEqual(hit["file-offset"], number * self.BLOCK + rest)
+                        hits[hit["path"]] = hits.get(hit["path"], 0) + hit["guest-length"]
+            self.assertEqual(hits, files)
+        self.assertIn("/new", self.wanted(now, document))
+
+    def test_two_images(self):
+        before, now = self.disks()
+        one, two = self.folder / "one", self.folder / "two"
+        for raw, image in ((before, one), (now, two)):
+            qemu_img("convert", "-f", "raw", "-O", "qcow2", raw, image)
+        state = folder_state(self.folder)
+        done = imgdump("--json", "--diff", one, "--names", two, check=True)
+        self.assertEqual(folder_state(self.folder), state)
+        self.judge(json.loads(done.out), before, now)
+        plain = json.loads(imgdump("--json", "--diff", one, two).out)
+        self.assertNotIn("guest", plain)
+        self.assertNotIn("names", plain["differences"][0])
+        text = imgdump("--diff", one, "--names", two, check=True).out
+        self.assertRegex(text, r"\n  in: /new, from its byte 0x0 on")
+        self.assertRegex(text, r"\nfiles of the disk now, in what differs \(.*\):\n")
+        self.assertRegex(text, r"\n +\d+ KiB  /new\n")
+        self.assertIn("<b>", text)
+        self.assertNotRegex(text, "[\x1b\u202e]")
+
+    def test_a_file_that_gave_its_place_to_another(self):
+        before, now = self.disks()
+        blocks = self.blocks(before, "/gone")
+        self.assertEqual(len(blocks), max(blocks) - min(blocks) + 1)
+        at = blocks[0] * self.BLOCK
+        with open(now, "r+b") as file:
+            file.seek(at)
+            file.write(b"x" * 1000)
+        text = imgdump(*RAW, "--diff", before, "--names", now, check=True).out
+        self.assertIn("  in: free in the guest's file system (1 KiB)\n"
+                      "  was in: /gone, from its byte 0x0 on (1 KiB)\n", text)
+
+    def test_snapshots_of_one_image(self):
+        before, now = self.disks()
+        image = self.folder / "image"
+        qemu_img("convert", "-f", "raw", "-O", "qcow2", before, image)
+        qemu_img("snapshot", "-c", "monday", image)
+        for entry in json.loads(imgdump("--json", *RAW, "--diff", before, now).out)["differences"]:
+            piece = self.folder / "piece"
+            with open(now, "rb") as file:
+                file.seek(entry["guest-offset"])
+                piece.write_bytes(file.read(entry["guest-length"]))
+            qemu_io(image, [f"write -s {piece} {entry['guest-offset']} {entry['guest-length']}"])
+        done = imgdump("--json", "--diff", image, "--diff-snapshot", "monday", "--names", image,
+                       check=True)
+        self.judge(json.loads(done.out), before, now)
+
+    def test_a_broken_file_system_costs_the_names_alone(self):
+        before, now = self.disks()
+        data = bytearray(now.read_bytes())
+        data[1024:2048] = bytes(range(256)) * 4  # no superblock any more
+        now.write_bytes(data)
+        document = json.loads(imgdump("--json", *RAW, "--diff", before, "--names", now,
+                                      check=True).out)
+        self.assertEqual(document["guest"]["disk"]["volumes"][0]["trouble"], "not mapped")
+        self.assertTrue(document["guest-before"]["files"][0]["files"])
+        bare = json.loads(imgdump("--json", *RAW, "--diff", before, now).out)
+        self.assertEqual([(e["guest-offset"], e["change"]) for e in bare["differences"]],
+                         [(e["guest-offset"], e["change"]) for e in document["differences"]])
+
+    def test_what_cannot_be_read_is_said(self):
+        before, now = self.disks()
+        image = self.folder / "image"
+        qemu_img("convert", "-f", "raw", "-O", "qcow2", now, image)
+        cluster = self.blocks(now, "/same")[0] * self.BLOCK // CLUSTER
+        set_entry(image, cluster, 1 << 63 | 512)
+        document = json.loads(imgdump("--json", *RAW[2:], "--diff", before, "--names", image,
+                                      check=True).out)
+        lost = next(e for e in document["differences"] if e["change"] == "unreadable")
+        self.assertIn("/same", {hit.get("path") for hit in lost["names-before"]})
+
+    def test_the_helper_is_filtered_and_nothing_is_written(self):
+        before, now = self.disks()
+        trace = self.folder / "trace"
+        done = run("strace", "-f", "-e", "trace=openat,open,seccomp,socket,execve", "-o", trace,
+                   BIN / "imgdump", *RAW, "--diff", before, "--names", now, env=TRACED)
+        self.assertIn("  in: /new", done.out)
+        calls = trace.read_text()
+        if "seccomp" in calls:  # not in builds with sanitizers
+            workers = {line.split()[0] for line in calls.splitlines()
+                       if "seccomp(SECCOMP_SET_MODE_FILTER, 0" not in line
+                       and "SECCOMP_SET_MODE_FILTER" in line}
+            self.assertGreaterEqual(len(workers), 3, calls)  # it, and one for each disk
+        for word in ("O_WRONLY", "O_RDWR", "socket(AF_INET"):
+            self.assertNotIn(word, calls)
+
+    def test_errors(self):
+        before, now = self.disks()
+        for words in (("--names", now), ("--diff-format", "raw", now)):
+            self.assertEqual(imgdump(*words).code, 16, words)
+        done = imgdump("--diff", self.folder / "gone", "--names", now)
+        self.assertEqual((done.code, done.out), (8, ""))
 
 
 if __name__ == "__main__":

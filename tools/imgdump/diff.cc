@@ -16,12 +16,14 @@
 #include "report/words.h"
 #include "tools/common/sandbox.h"
 #include "tools/common/terminal.h"
+#include "tools/imgdump/diff_names.h"
 
 namespace imgfsck {
 namespace {
 
 constexpr uint64_t kStep = 256 * kKiB;        // compared at a time
 constexpr uint64_t kSalvageStep = 16 * kKiB;  // where something cannot be read
+constexpr size_t kMostNamed = 1'000'000;      // ranges; further ones are listed without names
 
 // What became of a range of the other disk.
 enum class Change : uint8_t { kWritten, kChanged, kErased, kUnreadable, kEnd };
@@ -94,8 +96,12 @@ class Disk {
 
 class Comparison {
  public:
-  Comparison(const ImgdumpOptions& options, Disk before, Disk after, TextWriter& out)
+  // `names`: null without them.
+  Comparison(const ImgdumpOptions& options, Disk before, Disk after, DiffNames* names,
+             TextWriter& out)
       : options_(options),
+        names_(names),
+        named_(names != nullptr),
         before_(std::move(before)),
         after_(std::move(after)),
         out_(out),
@@ -118,6 +124,7 @@ class Comparison {
       progress_.Update("compared", at, size);
     }
     Put();
+    Name();
     progress_.Clear();
     End();
     return Ok();
@@ -167,18 +174,45 @@ class Comparison {
   void Put() {
     if (length_ == 0) return;
     ++ranges_;
-    const std::string_view word = kWords[static_cast<size_t>(change_)];
+    const Difference difference{MakeGuestRange(offset_, length_), change_};
+    length_ = 0;
+    if (!named_) return Write(difference);
+    kept_.push_back(difference);
+    if (kept_.size() == kMostNamed) Name();
+  }
+
+  // Writes what was kept, with its names; what comes later has none.
+  void Name() {
+    if (!named_) return;
+    std::vector<GuestRange> ranges;
+    for (const Difference& each : kept_) ranges.push_back(each.range);
+    progress_.Start("naming files");
+    names_->Look(ranges);
+    for (const Difference& each : kept_) Write(each);
+    kept_.clear();
+    named_ = false;
+  }
+
+  struct Difference {
+    GuestRange range;
+    Change change{};
+  };
+
+  void Write(const Difference& each) {
+    const std::string_view word = kWords[static_cast<size_t>(each.change)];
     if (options_.json) {
       json_.BeginObject();
-      json_.Member("guest-offset", offset_);
-      json_.Member("guest-length", length_);
+      json_.Member("guest-offset", each.range.offset.value);
+      json_.Member("guest-length", each.range.length);
       json_.Member("change", word);
+      if (named_) names_->PutJson(each.range, json_);
       json_.EndObject();
     } else {
       progress_.Clear();
-      out_.Put(fmt::format("{:10}  {}\n", word, RangeText(offset_, length_)));
+      out_.Put(
+          fmt::format("{:10}  {}\n", word, RangeText(each.range.offset.value, each.range.length)));
+      if (named_) names_->PutText(each.range, out_);
     }
-    length_ = 0;
   }
 
   void Begin() {
@@ -197,6 +231,7 @@ class Comparison {
       for (size_t i = 0; i < kWords.size(); ++i) {
         json_.Member(std::string(kWords[i]) + "-bytes", bytes_[i]);
       }
+      if (names_ != nullptr) names_->EndJson(json_);
       json_.EndObject();
       out_.Put('\n');
       return;
@@ -213,9 +248,13 @@ class Comparison {
       if (bytes_[i] > 0) line += fmt::format(", {} {}", HumanSize(bytes_[i]), kWords[i]);
     }
     out_.Put(line + "\n");
+    if (names_ != nullptr) names_->EndText(out_);
   }
 
   const ImgdumpOptions& options_;
+  DiffNames* names_;
+  bool named_;  // what is written has names
+  std::vector<Difference> kept_;
   Disk before_, after_;
   TextWriter& out_;
   JsonWriter json_;
@@ -229,14 +268,21 @@ class Comparison {
 }  // namespace
 
 Status ShowDifferences(const ImgdumpOptions& options, TextWriter& out) {
-  PutOnSandbox("imgdump", UsableSandbox("imgdump", options.sandbox()));
+  const SandboxLevel sandbox = UsableSandbox("imgdump", options.sandbox());
+  std::optional<DiffNames> names;
+  if (options.names) {
+    IMG_ASSIGN_OR_RETURN(names, DiffNames::Start(options, sandbox));
+  }
+  PutOnSandbox("imgdump", sandbox, names ? names->fd() : -1);
   ChainOptions chain;
   chain.snapshot = options.diff_snapshot;
+  chain.format = options.diff_format;
   IMG_ASSIGN_OR_RETURN(Disk before, Disk::Open(options.diff, chain));
   chain.snapshot = options.snapshot;
   chain.format = options.format;
   IMG_ASSIGN_OR_RETURN(Disk after, Disk::Open(options.image, chain));
-  return Comparison(options, std::move(before), std::move(after), out).Run();
+  return Comparison(options, std::move(before), std::move(after), names ? &*names : nullptr, out)
+      .Run();
 }
 
 }  // namespace imgfsck

@@ -56,6 +56,10 @@ void Declare(CLI::App& app, ImgdumpOptions& o, Raw& raw) {
       ->type_name("BEFORE");
   app.add_option("--diff-snapshot", o.diff_snapshot, "With --diff: that snapshot of BEFORE")
       ->type_name("NAME|ID");
+  app.add_option("--diff-format", o.diff_format, "With --diff: take BEFORE to be of this format")
+      ->type_name("FORMAT");
+  app.add_flag("--names", o.names,
+               "With --diff: name the guest's files in those ranges, as they were and as they are");
   app.set_version_flag("--version", std::string("imgdump ") + IMGFSCK_VERSION);
   app.footer(kFooter);
 }
@@ -72,6 +76,8 @@ std::optional<std::string> Interpret(const Raw& raw, ImgdumpOptions* o) {
   }
   if (!o->snapshot.empty() && !o->map && o->diff.empty()) return "--snapshot goes with --map";
   if (!o->diff_snapshot.empty() && o->diff.empty()) return "--diff-snapshot goes with --diff";
+  if (!o->diff_format.empty() && o->diff.empty()) return "--diff-format goes with --diff";
+  if (o->names && o->diff.empty()) return "--names goes with --diff";
   if (!o->diff.empty() && !o->bad_map.empty()) return "--bad-map does not go with --diff";
   if (o->redact && o->metadata.empty()) return "--redact goes with --metadata";
   if (o->chain && !o->map) return "--chain goes with --map";

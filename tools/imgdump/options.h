@@ -12,11 +12,11 @@
 namespace imgfsck {
 
 struct ImgdumpOptions {
-  std::string image, format, bad_map, db, snapshot, hex, metadata, diff, diff_snapshot;
+  std::string image, format, bad_map, db, snapshot, hex, metadata, diff, diff_snapshot, diff_format;
   std::vector<std::string> queries;
   QueryMode mode = QueryMode::kTable;
   bool json = false, sql = false, map = false, deep = false, redact = false, progress = false,
-       no_sandbox = false, chain = false;
+       no_sandbox = false, chain = false, names = false;
   unsigned threads = 0;
 
   // What a filter over system calls has to let through. The database that answers queries may need
