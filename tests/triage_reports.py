@@ -12,6 +12,7 @@ import re
 import sqlite3
 import stat
 import struct
+import tempfile
 import zlib
 
 from imglib import hostile
@@ -145,6 +146,30 @@ class Reports(ImageTest):
             self.assertEqual(hashlib.sha256((first / name).read_bytes()).hexdigest(),
                              hashlib.sha256((second / name).read_bytes()).hexdigest(), name)
         self.assertEqual(before, (folder_state(store), folder_state(store / "sub")))
+
+    def test_what_the_host_has_in_memory_is_no_matter(self):
+        """Space that was set aside and never written is a hole to ext4 until somebody reads it."""
+        with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="imgfsck-test-") as name:
+            store = pathlib.Path(name)
+            qemu_img("create", "-q", "-f", "qcow2", "-o", "preallocation=falloc", store / "full",
+                     "16M")
+            qemu_img("create", "-q", "-f", "qcow2", store / "tail", "16M")
+            run("fallocate", "-o", "1M", "-l", "1M", store / "tail", check=True)
+            run("truncate", "-s", "8M", store / "ext", check=True)
+            run("mkfs.ext4", "-q", store / "ext", check=True)
+            for path in store.iterdir():
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            results = []
+            for number in range(2):
+                out = self.folder / f"memory{number}"
+                out.mkdir()
+                imgtriage(*(w for n in OUTPUTS for w in (f"--{n}", out / n)), "--entropy", store)
+                results.append({n: (out / n).read_bytes() for n in OUTPUTS})
+                for path in store.iterdir():
+                    path.read_bytes()
+            self.assertEqual(*results)
 
     def test_outputs_are_kept_apart(self):
         store, out = self.store(), self.folder / "out"

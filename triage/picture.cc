@@ -11,6 +11,7 @@ namespace imgfsck {
 namespace {
 
 constexpr uint64_t kMostCells = 128 * 64;
+constexpr uint64_t kReadAtOnce = 64 * kKiB;  // read at a time
 
 class Painter {
  public:
@@ -31,10 +32,6 @@ class Painter {
     for (uint64_t i = offset / picture_.cell; i <= last; ++i) {
       picture_.cells[i] = std::max(picture_.cells[i], static_cast<uint8_t>(state));
     }
-  }
-  // Corrects how many bytes there are of one kind, where others lie upon it.
-  void SetBytes(CellState state, uint64_t bytes) {
-    picture_.bytes[static_cast<size_t>(state)] = bytes;
   }
   Picture Take() { return std::move(picture_); }
 
@@ -84,29 +81,35 @@ Status ForEachRow(std::unique_ptr<RowCursor<Row>> cursor, Use use) {
   return Ok();
 }
 
-// Bytes of `stored` that no range of `claimed` covers.
-uint64_t Unclaimed(RangeSet* stored, RangeSet* claimed) {
-  uint64_t bytes = 0;
-  const auto& claims = claimed->Ranges();
-  auto claim = claims.begin();
-  for (auto [begin, end] : stored->Ranges()) {
-    while (claim != claims.end() && claim->second <= begin) ++claim;
-    for (auto each = claim; begin < end; ++each) {
-      const uint64_t stop = each == claims.end() ? end : std::clamp(each->first, begin, end);
-      bytes += stop - begin;
-      if (each == claims.end()) break;
-      begin = std::max(begin, each->second);
-      claim = each;
+// Paints what of [begin, end) is not zeros. Whether zeros are stored is left open: the host calls
+// space that was set aside a hole until somebody reads it.
+Status PaintUnclaimed(const ByteSource& file, uint64_t begin, uint64_t end, Painter* painter) {
+  ByteVector buffer(kReadAtOnce);
+  for (uint64_t at = begin; at < end;) {
+    IMG_RETURN_IF_ERROR(CheckStop());
+    auto extent = file.ExtentAt(at);
+    if (!extent || extent->length == 0) extent = HostExtent{at, end - at, false};
+    const uint64_t stop = std::min(end, SaturatingAdd(extent->offset, extent->length));
+    while (at < stop && !extent->hole) {
+      const MutableBytes bytes = MutableBytes(buffer).first(std::min(kReadAtOnce, stop - at));
+      const bool read = ReadExact(file, at, bytes).has_value();
+      for (uint64_t done = 0; done < bytes.size(); done += kSector) {
+        const uint64_t length = std::min<uint64_t>(kSector, bytes.size() - done);
+        if (read && AllZero(Bytes(bytes).subspan(done, length))) continue;
+        painter->Paint(at + done, length, CellState::kFree);
+      }
+      at += bytes.size();
     }
+    at = stop;
   }
-  return bytes;
+  return Ok();
 }
 
 }  // namespace
 
 std::string_view ToText(CellState state) {
   static constexpr std::string_view kTexts[] = {
-      "hole",       "unallocated",      "zero",   "unclaimed", "metadata", "data",
+      "empty",      "unallocated",      "zero",   "unclaimed", "metadata", "data",
       "compressed", "changed (bitmap)", "leaked", "shared",    "damaged",  "unreadable"};
   static_assert(std::size(kTexts) == static_cast<size_t>(CellState::kStates));
   return kTexts[static_cast<size_t>(state)];
@@ -114,22 +117,18 @@ std::string_view ToText(CellState state) {
 
 Result<Picture> PictureOfFile(const ByteSource& file, const ImageRows& rows,
                               const Findings& findings) {
-  Painter painter(file.Size(), CellState::kHole);
-  RangeSet stored, claimed;
-  for (uint64_t at = 0; at < file.Size();) {
-    IMG_RETURN_IF_ERROR(CheckStop());
-    auto extent = file.ExtentAt(at);
-    if (!extent || extent->length == 0) extent = HostExtent{at, file.Size() - at, false};
-    const uint64_t end = extent->offset + extent->length;
-    painter.Paint(at, end - at, extent->hole ? CellState::kHole : CellState::kFree);
-    if (!extent->hole) stored.Add(at, end - at);
-    at = end;
-  }
+  Painter painter(file.Size(), CellState::kEmpty);
+  RangeSet claimed;
   IMG_RETURN_IF_ERROR(ForEachRow(rows.Regions({}), [&](const RegionRow& region) {
     painter.Paint(region.host_offset, region.length, StateOfRegion(region.kind));
     claimed.Add(region.host_offset, region.length);
   }));
-  painter.SetBytes(CellState::kFree, Unclaimed(&stored, &claimed));
+  uint64_t at = 0;
+  for (const auto& [begin, end] : claimed.Ranges()) {
+    IMG_RETURN_IF_ERROR(PaintUnclaimed(file, at, std::min(begin, file.Size()), &painter));
+    at = end;
+  }
+  IMG_RETURN_IF_ERROR(PaintUnclaimed(file, at, file.Size(), &painter));
   for (const Finding& finding : findings.kept()) {
     const auto state = StateOfFinding(finding);
     if (finding.host && state) {

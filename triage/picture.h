@@ -15,10 +15,10 @@ namespace imgfsck {
 
 // A later one is worse, and is what is seen of a cell.
 enum class CellState : uint8_t {
-  kHole,         // of the file: not stored
+  kEmpty,        // of the file: nobody claims it, and it is zeros
   kUnallocated,  // of the disk: not in this file
   kZero,
-  kFree,  // of the file: stored, and nobody claims it
+  kFree,  // of the file: nobody claims it, and it is not zeros
   kMetadata,
   kData,
   kCompressed,
@@ -29,7 +29,7 @@ enum class CellState : uint8_t {
   kUnreadable,
   kStates,  // how many there are
 };
-std::string_view ToText(CellState state);  // "hole" …
+std::string_view ToText(CellState state);  // "empty" …
 
 struct Picture {
   uint64_t size = 0;                                                      // bytes shown

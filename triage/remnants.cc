@@ -102,6 +102,7 @@ class Search {
       auto extent = file_.ExtentAt(at);
       if (!extent || extent->length == 0) extent = HostExtent{at, end - at, false};
       const uint64_t stop = std::min(end, extent->offset + extent->length);
+      if (extent->hole) facts_.zero_bytes += stop - at;  // whether they are stored is not certain
       for (uint64_t piece = at; piece < stop && !extent->hole;) {
         const uint64_t next = std::min(stop, AlignDown(piece, unit_) + unit_);
         IMG_RETURN_IF_ERROR(Piece(piece, next - piece, begin));

@@ -6,6 +6,7 @@
 #include "base/checked.h"
 #include "base/interrupt.h"
 #include "formats/common/tolerant.h"
+#include "io/file.h"
 
 namespace imgfsck {
 namespace {
@@ -50,6 +51,13 @@ Result<bool> ReadsAsZeros(const ByteSource& source, uint64_t begin, uint64_t end
 }
 
 uint64_t StoredBytes(const ByteSource& source) {
+  // What the host says. It tells holes from data by what is in memory, too: there, space that was
+  // set aside and never written becomes data by being read.
+  if (const auto* file = dynamic_cast<const FileSource*>(&source)) {
+    const auto allocated = AllocatedBytes(file->fd());
+    if (allocated && !file->is_block_device()) return *allocated;
+    return file->Size();
+  }
   uint64_t stored = 0, at = 0, size = source.Size();
   for (int piece = 0; at < size; ++piece) {
     auto extent = source.ExtentAt(at);

@@ -19,8 +19,8 @@ Status ForEachStoredPiece(const ByteSource& source, uint64_t begin, uint64_t end
 // Whether every byte of [begin, end) is zero, or not stored at all; false where it cannot be read.
 Result<bool> ReadsAsZeros(const ByteSource& source, uint64_t begin, uint64_t end);
 
-// Bytes outside of holes. A source that cannot tell counts whole; so does the rest of one in more
-// pieces than are worth asking for.
+// Bytes that the host has set aside for a file; of other sources, those outside of holes. A source
+// that cannot tell counts whole; so does the rest of one in more pieces than are worth asking for.
 uint64_t StoredBytes(const ByteSource& source);
 
 }  // namespace imgfsck

@@ -19,7 +19,7 @@ constexpr uint32_t kTicks = 8;                       // rows that carry their of
 
 constexpr size_t kStates = static_cast<size_t>(CellState::kStates);
 constexpr std::array<Rgb, kStates + 1> kPalette = {{
-    {0xff, 0xff, 0xff},  // hole
+    {0xff, 0xff, 0xff},  // empty
     {0xf2, 0xf2, 0xf2},  // unallocated
     {0xd9, 0xd9, 0xd9},  // zero
     {0xb0, 0xb0, 0xb0},  // unclaimed
