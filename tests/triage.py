@@ -180,6 +180,28 @@ class Evidence(ImageTest):
         self.assertNotIn("sha256", lost)
         self.assertNotIn("content", lines[str(store / "note")]["hashes"])
 
+    def test_a_vast_empty_disk_takes_no_time(self):
+        """Its file is small, or takes no room; to hash its zeros one by one would take hours."""
+        vast, raw = self.folder / "vast", self.folder / "raw"
+        qemu_img("create", "-q", "-f", "qcow2", vast, "16T")
+        run("truncate", "-s", "15T", raw, check=True)
+        with open(raw, "r+b") as file:
+            file.write(b"\0" * 446 + b"\x80\0\0\0\x83\0\0\0\0\x08\0\0\0\0\x10\0" + b"\0" * 48 +
+                       b"\x55\xaa")
+        done = imgtriage("--hash", "md5,sha256", "--content", "--entropy", "--verify-untouched",
+                         "--report", self.folder.parent / "vast-page", "--json", "-", self.folder,
+                         timeout=60)
+        (self.folder.parent / "vast-page").unlink()
+        lines = documents(done)
+        for path, size in ((vast, 16 << 40), (raw, 15 << 40)):
+            content = lines[str(path)]["hashes"]["content"]
+            self.assertEqual((content["bytes"], "pieces" in content, "md5" in content),
+                             (size, True, False))
+            self.assertIn("hashed in pieces alone", content["trouble"])
+            self.assertIs(lines[str(path)]["hashes"]["untouched"], True)
+        container = lines[str(vast)]["hashes"]["container"]
+        self.assertEqual(container["sha256"], hashlib.sha256(vast.read_bytes()).hexdigest())
+
     def test_what_changes_meanwhile_is_noticed(self):
         store = self.store()
         done = imgtriage("--verify-untouched", "--json", "-", store)

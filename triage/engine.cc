@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "base/checked.h"
 #include "triage/facts_io.h"
 #include "triage/layers.h"
 #include "triage/names/chain_names.h"
@@ -15,6 +16,8 @@ namespace {
 
 // Besides the time that any image may take: what the slowest disk reads in a second.
 constexpr uint64_t kBytesASecond = 4 * kMiB;
+constexpr uint64_t kHashedASecond = 256 * kMiB;         // of what is stored nowhere
+constexpr uint64_t kLongestHashed = uint64_t{2} << 40;  // of that
 constexpr uint64_t kMostSeconds = 10'000'000;
 
 class Engine {
@@ -63,6 +66,20 @@ class Engine {
     return pool;
   }
 
+  // Of a block device nobody says how much it stores.
+  static uint64_t StoredOf(const FoundFile& file) {
+    return file.block_device ? file.identity.size : file.stored;
+  }
+  // What is hashed as one stream at most, of this file or its disk.
+  uint64_t LongestHashed(const FoundFile& file) const {
+    return settings_.limit_time ? UINT64_MAX : SaturatingAdd(StoredOf(file), kLongestHashed);
+  }
+  // What hashing adds to what examining is given time for, as bytes of it.
+  uint64_t ForHashing(const FoundFile& file, uint64_t size) const {
+    if (!settings_.examine.hash.any()) return 0;
+    return std::min(size, LongestHashed(file)) / (kHashedASecond / kBytesASecond);
+  }
+
   // Cores that nobody else uses when there are fewer items than cores.
   unsigned ThreadsFor(size_t items) const {
     return static_cast<unsigned>(std::max<size_t>(1, settings_.jobs / std::max<size_t>(1, items)));
@@ -72,8 +89,10 @@ class Engine {
     std::vector<TriagedFile>& files = result_.files;
     ExamineOptions examine = settings_.examine;
     examine.threads = examine.hash.threads = ThreadsFor(files.size());
-    const PoolOptions pool =
-        Pool("examining", files.size(), [&](size_t i) { return files[i].file.stored; });
+    const PoolOptions pool = Pool("examining", files.size(), [&](size_t i) {
+      const FoundFile& file = files[i].file;
+      return SaturatingAdd(StoredOf(file), ForHashing(file, file.identity.size));
+    });
     return RunWorkers(
         files.size(), pool,
         [&](size_t i, Sender& sender) {
@@ -84,6 +103,7 @@ class Engine {
             examine.model = ModelPath(settings_.model_folder, i);
             examine.image_id = static_cast<int64_t>(i) + 1;
           }
+          examine.hash.longest = LongestHashed(files[i].file);
           Examine(files[i].file, examine, sender);
         },
         [&](size_t i, WorkerOutcome outcome) { files[i].facts = FactsOf(outcome); });
@@ -97,12 +117,14 @@ class Engine {
     options.threads = ThreadsFor(files.size());
     const PoolOptions pool = Pool(phase, files.size(), [&](size_t i) {
       const TriagedFile& file = result_.files[files[i]];
-      return std::max(file.file.stored, file.facts.identity.virtual_size);
+      const uint64_t size = std::max(file.file.identity.size, file.facts.identity.virtual_size);
+      return SaturatingAdd(StoredOf(file.file), ForHashing(file.file, size));
     });
     return RunWorkers(
         files.size(), pool,
         [&](size_t i, Sender& sender) {
           HashFacts facts;
+          options.longest = LongestHashed(result_.files[files[i]].file);
           if (auto done = hash(files[i], options)) {
             facts = std::move(*done);
           } else {

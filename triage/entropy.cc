@@ -10,10 +10,11 @@
 namespace imgfsck {
 namespace {
 
-constexpr uint64_t kBlock = 64 * kKiB;  // told apart
-constexpr size_t kMostRanges = 1000;    // listed
-constexpr size_t kLeastRepeats = 3;     // of a plan
-constexpr uint64_t kLeastHead = 4;      // blocks
+constexpr uint64_t kBlock = 64 * kKiB;    // told apart
+constexpr uint64_t kLargest = 64 * kTiB;  // looked at; a byte of memory for each block
+constexpr size_t kMostRanges = 1000;      // listed
+constexpr size_t kLeastRepeats = 3;       // of a plan
+constexpr uint64_t kLeastHead = 4;        // blocks
 
 enum class Look : uint8_t { kZero, kPlain, kNearly, kRandom };
 
@@ -34,6 +35,7 @@ class Profile {
   explicit Profile(const ByteSource& file) : file_(file) {}
 
   Result<EntropyFacts> Run(const ImageRows* rows) {
+    if (file_.Size() > kLargest) return std::move(facts_);
     IMG_RETURN_IF_ERROR(LookAtBlocks());
     HeadAndTail();
     FindPlan();
@@ -52,12 +54,16 @@ class Profile {
     const uint64_t blocks = DivRoundUp(file_.Size(), kBlock);
     looks_.reserve(blocks);
     ByteVector buffer(kBlock);
-    for (uint64_t i = 0; i < blocks; ++i) {
+    while (looks_.size() < blocks) {
+      const uint64_t i = looks_.size(), at = i * kBlock;
       if (i % 64 == 0) IMG_RETURN_IF_ERROR(CheckStop());
-      const uint64_t at = i * kBlock;
       auto extent = file_.ExtentAt(at);
-      const bool hole = extent && extent->hole && extent->length >= LengthOf(i);
-      looks_.push_back(hole ? Look::kZero : LookAt(at, MutableBytes(buffer).first(LengthOf(i))));
+      if (extent && extent->hole && extent->length >= LengthOf(i)) {  // a vast one in one go
+        const uint64_t whole = std::max<uint64_t>(1, extent->length / kBlock);
+        looks_.resize(std::min(blocks, i + whole), Look::kZero);
+      } else {
+        looks_.push_back(LookAt(at, MutableBytes(buffer).first(LengthOf(i))));
+      }
     }
     SettleDoubts();
     for (uint64_t i = 0; i < blocks; ++i) {

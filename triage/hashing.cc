@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "triage/hashing.h"
 
+#include <fmt/format.h>
 #include <openssl/evp.h>
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 
 #include "base/interrupt.h"
 #include "base/parallel.h"
+#include "base/text.h"
 #include "io/sha256.h"
 
 namespace imgfsck {
@@ -16,6 +18,8 @@ namespace {
 
 constexpr uint64_t kChunk = 4 * kMiB;  // read at a time; divides kHashPiece
 static_assert(kHashPiece % kChunk == 0);
+constexpr uint64_t kMostPieces = 1 << 20;                 // listed
+constexpr uint64_t kLongestInPieces = uint64_t{1} << 50;  // hashed at all
 
 class Digest {
  public:
@@ -46,6 +50,13 @@ class Digest {
 // SHA-256 of each piece. A piece of zeros is not computed: its digest is known.
 class Pieces {
  public:
+  // At the end of a piece only.
+  void AddZeroPieces(uint64_t count) {
+    while (count-- > 0) {
+      zeros_ = filled_ = kHashPiece;
+      End();
+    }
+  }
   void Add(Bytes bytes, bool zero) {
     if (zero && zeros_ == filled_) {
       zeros_ += bytes.size();
@@ -56,8 +67,11 @@ class Pieces {
     filled_ += bytes.size();
     if (filled_ == kHashPiece) End();
   }
-  std::vector<std::string> Take() {
+  // The digests, and that of all of them.
+  std::vector<std::string> Take(std::string* all) {
     if (filled_ > 0) End();
+    *all = all_.HexDigest();
+    if (count_ > kMostPieces) done_.clear();
     return std::move(done_);
   }
 
@@ -78,20 +92,28 @@ class Pieces {
         Materialize();
         whole_zero_ = digest_->HexDigest();
       }
-      done_.push_back(whole_zero_);
+      Keep(whole_zero_);
     } else {
       Materialize();
-      done_.push_back(digest_->HexDigest());
+      Keep(digest_->HexDigest());
     }
     digest_.reset();
     filled_ = zeros_ = 0;
+  }
+  void Keep(const std::string& hex) {
+    ByteVector raw;
+    IMG_CHECK(HexDecode(hex, &raw));
+    all_.Add(raw);
+    if (++count_ <= kMostPieces) done_.push_back(hex);
   }
 
   std::optional<Sha256> digest_;
   ByteVector zero_ = ByteVector(64 * kKiB);
   uint64_t filled_ = 0, zeros_ = 0;
   std::string whole_zero_;
+  uint64_t count_ = 0;
   std::vector<std::string> done_;
+  Sha256 all_;
 };
 
 class Hasher {
@@ -108,6 +130,11 @@ class Hasher {
       IMG_RETURN_IF_ERROR(CheckStop());
       const HashExtent extent = source_.extent(at);
       const uint64_t end = at + std::clamp<uint64_t>(extent.length, 1, source_.size - at);
+      if (extent.zero && digests_.empty() && at % kHashPiece == 0) {
+        const uint64_t pieces = (end - at) / kHashPiece;
+        pieces_.AddZeroPieces(pieces);
+        at += pieces * kHashPiece;
+      }
       while (at < end) {
         IMG_RETURN_IF_ERROR(CheckStop());
         // Never across a multiple of the chunk, so that no piece's end lies inside.
@@ -170,14 +197,7 @@ class Hasher {
     facts_.bytes = source_.size;
     for (Digest& digest : digests_) facts_.digests[digest.name()] = digest.Hex();
     if (options_.pieces) {
-      facts_.pieces = pieces_.Take();
-      Sha256 all;
-      for (const std::string& hex : facts_.pieces) {
-        ByteVector raw;
-        IMG_CHECK(HexDecode(hex, &raw));
-        all.Add(raw);
-      }
-      facts_.digests["pieces"] = all.HexDigest();
+      facts_.pieces = pieces_.Take(&facts_.digests["pieces"]);
     }
     return std::move(facts_);
   }
@@ -230,14 +250,31 @@ HashSource HashSourceOf(Driver& disk) {
   source.extent = [&disk](uint64_t offset) -> HashExtent {
     auto status = disk.StatusAt(offset, disk.VirtualSize() - offset);
     if (!status || status->length == 0) return {kChunk - offset % kChunk, false};
-    return {status->length, status->state == MappingState::kZero};
+    const bool stored =
+        status->state == MappingState::kData || status->state == MappingState::kCompressed;
+    return {status->length, !stored};
   };
   source.read = [&disk](uint64_t offset, MutableBytes buffer) { return disk.Read(offset, buffer); };
   return source;
 }
 
 Result<HashFacts> Hash(const HashSource& source, const HashOptions& options) {
-  return Hasher(source, options).Run();
+  HashFacts facts;
+  if (source.size > kLongestInPieces) {
+    facts.trouble = fmt::format("{} are not hashed", HumanSize(source.size));
+    return facts;
+  }
+  if (source.size <= options.longest || !options.streams()) return Hasher(source, options).Run();
+  HashOptions in_pieces;
+  in_pieces.pieces = true;
+  in_pieces.threads = options.threads;
+  IMG_ASSIGN_OR_RETURN(facts, Hasher(source, in_pieces).Run());
+  if (!options.pieces) facts.pieces.clear();
+  facts.trouble = fmt::format(
+      "{}, most of which are stored nowhere, are hashed in pieces alone (--max-time hashes them as "
+      "one)",
+      HumanSize(source.size));
+  return facts;
 }
 
 }  // namespace imgfsck

@@ -20,6 +20,10 @@ struct HashOptions {
   bool md5 = false, sha1 = false, sha256 = false;
   bool pieces = false;  // SHA-256 of every piece of kHashPiece bytes
   unsigned threads = 1;
+  // What is longer is hashed in pieces alone, of which those that are zeros cost nothing. A file of
+  // a few kilobytes can claim a disk that would take days.
+  uint64_t longest = UINT64_MAX;
+  bool streams() const { return md5 || sha1 || sha256; }
   bool any() const { return md5 || sha1 || sha256 || pieces; }
 };
 // "md5,sha1,sha256,pieces"; nothing for anything else.
@@ -29,10 +33,10 @@ inline constexpr uint64_t kHashPiece = 16 * kMiB;
 
 struct HashFacts {
   bool done = false;
-  std::string trouble;                         // why it is not done
+  std::string trouble;                         // why it is not done, or in pieces alone
   uint64_t bytes = 0;                          // hashed
   std::map<std::string, std::string> digests;  // "sha256": hex; "pieces": SHA-256 of the pieces'
-  std::vector<std::string> pieces;             // digests, in order
+  std::vector<std::string> pieces;             // digests, in order; none when there are too many
   std::vector<HostRange> unreadable;           // in bytes of what was hashed; ascending, merged
   friend bool operator==(const HashFacts&, const HashFacts&) = default;
 };
@@ -52,7 +56,7 @@ struct HashSource {
   std::function<Status(uint64_t offset, MutableBytes buffer)> read;
 };
 HashSource HashSourceOf(const ByteSource& file);
-HashSource HashSourceOf(Driver& disk);
+HashSource HashSourceOf(Driver& disk);  // of a whole chain: what no layer has is zeros
 
 // Fails when a signal asked to stop.
 Result<HashFacts> Hash(const HashSource& source, const HashOptions& options);

@@ -292,8 +292,10 @@ class ImageSection {
 
   void Hashes() {
     const size_t count = facts_.container.digests.size() + facts_.content.digests.size();
-    if (!facts_.content.trouble.empty()) {
-      Note("no hash of the disk: " + Printable(facts_.content.trouble));
+    for (const HashFacts* hash : {&facts_.container, &facts_.content}) {
+      if (hash->trouble.empty()) continue;
+      Note(fmt::format("{} of the {}: {}", hash->done ? "not all hashes" : "no hash",
+                       hash == &facts_.container ? "file" : "disk", Printable(hash->trouble)));
     }
     if (count == 0) return;
     Begin("Hashes", count, {"of", "algorithm", "digest"});

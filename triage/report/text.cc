@@ -102,7 +102,8 @@ class TriageText {
       Line(fmt::format("    {} of the {}: {}", name, what, digest));
     }
     if (!hash.trouble.empty()) {
-      Line(fmt::format("    no hash of the {}: {}", what, Printable(hash.trouble)));
+      Line(fmt::format("    {} of the {}: {}", hash.done ? "not all hashes" : "no hash", what,
+                       Printable(hash.trouble)));
     }
   }
 

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "base/interrupt.h"
 #include "io/bad_ranges.h"
 #include "io/file.h"
@@ -82,6 +84,46 @@ TEST(Hashing, WhatCannotBeReadIsZerosAndListed) {
                 uint8_t{0});
   }
   EXPECT_EQ(facts.digests, HashOf(MemoryStore(bytes)).digests);
+}
+
+// A file of nothing that says it is as long as disks get, with a few bytes in it.
+TEST(Hashing, WhatIsAbsurdlyLongIsHashedInPieces) {
+  uint64_t reads = 0;
+  HashSource source;
+  source.size = 16 * kTiB + 5;
+  source.extent = [](uint64_t offset) -> HashExtent {
+    if (offset < kTiB) return {kTiB - offset, true};
+    if (offset < kTiB + 512) return {kTiB + 512 - offset, false};
+    return {16 * kTiB + 5 - offset, true};
+  };
+  source.read = [&](uint64_t, MutableBytes buffer) -> Status {
+    std::ranges::fill(buffer, uint8_t{7});
+    ++reads;
+    return Ok();
+  };
+  HashOptions options = *ParseHashOptions("md5,sha256");
+  options.longest = 2 * kTiB;
+  const auto facts = Hash(source, options);
+  ASSERT_TRUE(facts);
+  EXPECT_TRUE(facts->done);
+  EXPECT_NE(facts->trouble, "");
+  EXPECT_EQ(facts->digests.size(), 1u);
+  EXPECT_TRUE(facts->pieces.empty());  // nobody asked for them
+  EXPECT_EQ(reads, 1u);
+  const auto pieces = Hash(source, *ParseHashOptions("pieces"));
+  ASSERT_TRUE(pieces);
+  EXPECT_EQ(pieces->trouble, "");
+  EXPECT_EQ(pieces->digests, facts->digests);
+  EXPECT_TRUE(pieces->pieces.empty());  // too many
+  source.size = 3 * kTiB;
+  const auto list = Hash(source, *ParseHashOptions("pieces"))->pieces;
+  ASSERT_EQ(list.size(), 3 * kTiB / kHashPiece);
+  EXPECT_EQ(list[0], HexSha256(ByteVector(kHashPiece)));
+  EXPECT_NE(list[kTiB / kHashPiece], list[0]);
+  EXPECT_EQ(std::ranges::count(list, list[0]), 3 * kTiB / kHashPiece - 1);
+  source.size = uint64_t{1} << 62;
+  EXPECT_FALSE(Hash(source, options)->done);
+  EXPECT_NE(Hash(source, options)->trouble, "");
 }
 
 TEST(Hashing, StopsWhenAsked) {
