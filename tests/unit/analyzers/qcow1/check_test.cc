@@ -11,6 +11,7 @@
 
 #include "analyzers/qcow1/state.h"
 #include "formats/qcow1/xen.h"
+#include "io/bad_ranges.h"
 #include "tests/unit/formats/qcow1/fixture.h"
 
 namespace imgfsck::qcow1 {
@@ -70,6 +71,15 @@ std::vector<Case> Cases() {
          f.header.l1_table_offset = f.EntryOf(0, 9);
          f.WriteHeader();
        }},
+      {"qcow-backing-name", field([](Header& h) { h.backing_file_offset = uint64_t{1} << 63; })},
+      {"qcow-backing-cluster qcow-backing-name", field([](Header& h) {
+         h.backing_file_offset = uint64_t{1} << 30;  // where the file does not reach
+         h.backing_file_size = 10;
+       })},
+      {"qcow-backing-cluster qcow-backing-name", field([](Header& h) {
+         h.backing_file_offset = 8;  // in the header
+         h.backing_file_size = 16;
+       })},
       {"qcow-l1-offset", field([](Header& h) { h.size = uint64_t{1} << 40; })},
       {"qcow-l1-past-eof", field([](Header& h) { h.l1_table_offset = uint64_t{1} << 40; })},
       {"qcow-l1-past-eof",
@@ -191,6 +201,17 @@ TEST(Qcow1Check, AlignmentDecidesTheSeverity) {
   Checked checked = Check(fixture);
   EXPECT_EQ(checked.report.findings.Units(Severity::kWarning), 1u);
   EXPECT_EQ(checked.report.findings.Units(Severity::kCorruption), 0u);
+}
+
+TEST(Qcow1Check, WhatTheMediumDoesNotGiveIsSaid) {
+  Fixture fixture;
+  fixture.AddCluster(3, 7, 0x21);
+  const MemoryStore medium(fixture.bytes);
+  const BadRangeSource bad(medium, {MakeHostRange(AlignDown(fixture.L1(3), 512), 512)});
+  CheckReport report;
+  EXPECT_TRUE(kQcow1Checker.run(bad, {}, &report));
+  EXPECT_TRUE(report.findings.Has(Problem::kImageUnreadable));
+  EXPECT_GT(report.counts.check_errors, 0u);
 }
 
 TEST(Qcow1Check, AMissingBackingFileIsAWarning) {
