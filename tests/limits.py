@@ -4,7 +4,7 @@
 beyond it."""
 from imglib.make import MB, Recipe
 from imglib.patient import Patient, copied
-from imglib.programs import check_json
+from imglib.programs import check_json, qemu_img, qemu_io
 from imglib.qcow2 import (BITMAP_ENTRY, COMPRESSED, EXT_BACKING_FORMAT, EXT_BITMAPS, EXT_FEATURES,
                           OFFSET_MASK)
 from imglib.testing import ImageTest, codes, main, sample, summary
@@ -313,6 +313,32 @@ class Limits(ImageTest):
                 with self.subTest(code=code, value=value, expected=expected):
                     found, document = self.found(change, value, recipe)
                     self.assertEqual(f"qcow2-{code}" in found, expected, summary(document))
+
+    def one_for_all(self, table, entries):
+        """A large table each entry of which names the same cluster of 2 MiB; the image, sound but
+        for that."""
+        self.fresh_folder()
+        path = self.folder / "disk.qcow2"
+        qemu_img("create", "-q", "-f", "qcow2", "-o", "cluster_size=2M", path, "64M")
+        qemu_io(path, ["write -P 1 0 512"])
+        patient = Patient(path)
+        try:
+            entry = patient.read(patient.header[table], 8)
+            place = patient.append_clusters(entry * entries)
+            patient.set_header(**{table: place})
+            if table == "l1_table_offset":
+                patient.set_header(l1_size=entries, size=entries << 39)
+        finally:
+            patient.close()
+        return path
+
+    def test_one_cluster_for_all(self):
+        """Each structure is read once, however often a damaged table names it."""
+        for table in ("refcount_table_offset", "l1_table_offset"):
+            path = self.one_for_all(table, (2 << 20) // 8)
+            with self.subTest(table=table):
+                code, document = check_json(path, timeout=100)
+                self.assertEqual(code, 4, summary(document))
 
 
 if __name__ == "__main__":

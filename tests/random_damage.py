@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images damaged several times over, from a seed: recipes on top of one another and bytes scribbled
 over metadata. The check ends, writes nothing and says the same with one thread as with several; the
-repairs hold to what every repair is held to. 60 images, 2000 in a long run."""
+repairs hold to what every repair is held to. 60 images, 2000 in a long run; `random_damage.py
+[RandomDamage.test_repair] A-B`: these."""
 import random
 import sys
 
@@ -62,8 +63,8 @@ class RandomDamage(RoundtripTest):
         return path, base, injure(path, chance, sound)
 
     def seeds(self):
-        """`random_damage.py N` on the command line runs that one alone."""
-        return [int(SEED)] if SEED else range(IMAGES)
+        """`random_damage.py A-B` or `N` on the command line runs those alone."""
+        return SEEDS or range(IMAGES)
 
     def test_check(self):
         for seed in self.seeds():
@@ -87,11 +88,14 @@ class RandomDamage(RoundtripTest):
                         snapshots=snapshots_to_compare(base, done),
                         for_qemu=not {"backing-missing", "hdr-raw-backing"} & set(done))
                     mended += code == 1
-        if not SEED:  # repairs that refuse everything would pass as well
+        if not SEEDS:  # repairs that refuse everything would pass as well
             self.assertGreater(mended, IMAGES // 4)
 
 
-SEED = sys.argv.pop() if len(sys.argv) == 2 and sys.argv[1].isdigit() else None
+SEEDS = ()
+if len(sys.argv) > 1 and sys.argv[-1].replace("-", "").isdigit():
+    FIRST, _, LAST = sys.argv.pop().partition("-")
+    SEEDS = range(int(FIRST), int(LAST or FIRST) + 1)
 
 if __name__ == "__main__":
     main()

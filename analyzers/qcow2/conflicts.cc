@@ -85,27 +85,55 @@ class Collector {
       claim.layers = LayerSet(table);
       Push(claim);
     }
+    if (list_->truncated) return CheckStop();
+    for (const Use& use : UsesOf(table.offset)) {
+      Claim claim;
+      claim.cluster = use.cluster;
+      claim.kind = use.kind;
+      claim.table = table;
+      claim.index = use.index;
+      claim.descriptor = use.descriptor;
+      claim.layers = LayerSet(table);
+      Push(claim);
+    }
+    return CheckStop();
+  }
+
+  struct Use {
+    uint64_t cluster = 0, index = 0, descriptor = 0;
+    Claim::Kind kind{};
+  };
+  // What is wanted of a table's entries. A damaged L1 table may name one table millions of times:
+  // such a table is read once.
+  const std::vector<Use>& UsesOf(uint64_t table) {
+    const bool keep = wanted_(table >> g_.cluster_bits) && kept_uses_ < kMaxClaims;
+    if (keep) {
+      auto [known, fresh] = known_uses_.try_emplace(table);
+      if (fresh) {
+        ReadUses(table, &known->second);
+        kept_uses_ += known->second.size();
+      }
+      return known->second;
+    }
+    uses_.clear();
+    ReadUses(table, &uses_);
+    return uses_;
+  }
+  void ReadUses(uint64_t table, std::vector<Use>* uses) {
     bytes_.resize(g_.cluster_size);
     std::vector<HostRange> bad;
-    ReadTolerant(*image_.source, table.offset, bytes_, &bad);
-    if (AllZero(bytes_) || Implausible(image_, bytes_)) return CheckStop();
+    ReadTolerant(*image_.source, table, bytes_, &bad);
+    if (AllZero(bytes_) || Implausible(image_, bytes_)) return;
     for (uint64_t i = 0; i < g_.l2_entries; ++i) {
       Entry entry = LoadEntry(g_, bytes_, i);
       EntryClaim use = ClaimOf(image_, entry);
       if (use.kind == EntryClaim::Kind::kNone) continue;
+      const bool span = use.kind == EntryClaim::Kind::kSpan;
       for (uint64_t c = use.first; c <= use.last; ++c) {
         if (!wanted_(c)) continue;
-        Claim claim;
-        claim.cluster = c;
-        claim.kind = use.kind == EntryClaim::Kind::kSpan ? Claim::Kind::kSpan : Claim::Kind::kData;
-        claim.table = table;
-        claim.index = i;
-        claim.descriptor = entry.descriptor;
-        claim.layers = LayerSet(table);
-        Push(claim);
+        uses->push_back({c, i, entry.descriptor, span ? Claim::Kind::kSpan : Claim::Kind::kData});
       }
     }
-    return CheckStop();
   }
 
   const Image& image_;
@@ -114,6 +142,9 @@ class Collector {
   const std::function<bool(uint64_t)>& wanted_;
   ClaimList* list_;
   ByteVector bytes_;
+  std::vector<Use> uses_;
+  std::unordered_map<uint64_t, std::vector<Use>> known_uses_;  // by the offset of the table
+  size_t kept_uses_ = 0;
   std::map<std::vector<uint32_t>, uint32_t> known_sets_;
   std::pair<uint64_t, uint64_t> last_key_{~uint64_t{0}, 0};
   uint32_t last_set_ = 0;

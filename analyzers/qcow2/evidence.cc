@@ -15,13 +15,6 @@ std::string NameOf(const Claim& claim) {
   return MetaRegion{claim.meta, {}, claim.meta_index, claim.meta_owner}.Structure();
 }
 
-ByteVector ReadCluster(const Image& image, uint64_t cluster) {
-  ByteVector bytes(image.geometry.cluster_size);
-  std::vector<HostRange> bad;
-  ReadTolerant(*image.source, cluster << image.geometry.cluster_bits, bytes, &bad);
-  return bytes;
-}
-
 // Calls test(word) for every word of the part that the claim uses; false when one fails, or none is
 // other than zero.
 template <class Test>
@@ -105,18 +98,40 @@ Verdict Evidence::WeighData(const Claim& own, const Claim& other) const {
              "the clusters before or behind it belong to the entry's neighbours", 0.7);
 }
 
+// A damaged table may name one cluster as often as it has entries: claims come cluster by cluster,
+// and each is read once.
+Bytes Evidence::Read(uint64_t cluster) const {
+  if (bytes_.empty() || cluster != read_) {
+    bytes_.assign(image_.geometry.cluster_size, 0);
+    read_ = cluster;
+    std::vector<HostRange> bad;
+    ReadTolerant(*image_.source, cluster << image_.geometry.cluster_bits, bytes_, &bad);
+  }
+  return bytes_;
+}
+
+// What decides beside the cluster itself: (index, owner).
+std::pair<uint64_t, uint64_t> Evidence::Matters(const Claim& claim) const {
+  if (claim.meta == MetaKind::kRefcountBlock) {
+    const uint64_t covering = DivRoundUp(claims_.clusters(), image_.geometry.block_entries);
+    return {std::min(claim.meta_index, covering), 0};
+  }
+  if (claim.meta == MetaKind::kBitmapData) return {claim.meta_index, claim.meta_owner};
+  return {0, 0};
+}
+
 bool Evidence::MakesSense(const Claim& claim) const {
   constexpr size_t kMostKnown = 1 << 16;
   if (known_.size() >= kMostKnown) known_.clear();
-  auto [known, fresh] = known_.try_emplace(
-      {claim.cluster, claim.meta, claim.meta_index, claim.meta_owner}, false);
+  const auto [index, owner] = Matters(claim);
+  auto [known, fresh] = known_.try_emplace({claim.cluster, claim.meta, index, owner}, false);
   if (fresh) known->second = LookAt(claim);
   return known->second;
 }
 
 bool Evidence::LookAt(const Claim& claim) const {
   const Geometry& g = image_.geometry;
-  const ByteVector bytes = ReadCluster(image_, claim.cluster);
+  const Bytes bytes = Read(claim.cluster);
   auto leads_into_file = [&](uint64_t offset) {
     return IsAligned(offset, g.cluster_size) && offset < image_.file_size;
   };
@@ -216,12 +231,14 @@ bool Evidence::BehindTheDisk(const Claim& claim) const {
   const uint64_t size = image_.LayerSize(claim.table.layer);
   const uint64_t begin = claim.table.column * g.l2_span;
   if (begin + g.l2_span <= size) return false;
-  const ByteVector bytes = ReadCluster(image_, claim.cluster);
   const uint64_t inside = begin >= size ? 0 : g.ClustersOf(size - begin);
-  for (uint64_t i = inside; i < g.l2_entries; ++i) {
-    if (!LoadEntry(g, bytes, i).empty()) return true;
+  auto [known, fresh] = tails_.try_emplace({claim.cluster, inside}, false);
+  if (!fresh) return known->second;
+  const Bytes bytes = Read(claim.cluster);
+  for (uint64_t i = inside; i < g.l2_entries && !known->second; ++i) {
+    known->second = !LoadEntry(g, bytes, i).empty();
   }
-  return false;
+  return known->second;
 }
 
 }  // namespace imgfsck::qcow2

@@ -6,6 +6,7 @@
 #include <map>
 #include <string>
 #include <tuple>
+#include <utility>
 
 #include "analyzers/qcow2/claims.h"
 #include "analyzers/qcow2/conflicts.h"
@@ -32,6 +33,8 @@ class Evidence {
   // What stands in the cluster can be what this claim, on metadata, takes it for.
   bool MakesSense(const Claim& claim) const;
   bool LookAt(const Claim& claim) const;
+  std::pair<uint64_t, uint64_t> Matters(const Claim& claim) const;
+  Bytes Read(uint64_t cluster) const;  // until the next call
   bool IsRefcountBlock(const Claim& claim, Bytes cluster) const;
   bool IsBitmapData(const Claim& claim, Bytes cluster) const;
   bool FollowsNeighbour(const Claim& claim) const;
@@ -40,6 +43,9 @@ class Evidence {
   const Image& image_;
   const ClaimMap& claims_;
   mutable std::map<std::tuple<uint64_t, MetaKind, uint64_t, uint64_t>, bool> known_;
+  mutable std::map<std::pair<uint64_t, uint64_t>, bool> tails_;  // cluster, first entry: any used
+  mutable ByteVector bytes_;
+  mutable uint64_t read_ = 0;
 };
 
 }  // namespace imgfsck::qcow2

@@ -12,7 +12,9 @@ class RefcountCursor : public RowCursor<RefcountRow> {
  public:
   RefcountCursor(std::shared_ptr<const Image> image, std::shared_ptr<const ClaimMap> claims,
                  const RowQuery& query)
-      : image_(std::move(image)), claims_(std::move(claims)) {
+      : image_(std::move(image)),
+        claims_(std::move(claims)),
+        blocks_(BlocksToCompare(*image_, claims_->clusters())) {
     unsigned bits = image_->geometry.cluster_bits;
     next_ = query.host_begin >> bits;
     uint64_t covered = image_->refcount_table.size() * image_->geometry.block_entries;
@@ -39,7 +41,7 @@ class RefcountCursor : public RowCursor<RefcountRow> {
     uint64_t index = next_ / g.block_entries;
     uint64_t stop = std::min(end_, (index + 1) * g.block_entries);
     uint64_t offset = BlockOffset(*image_, index);
-    if (offset == 0 && next_ >= claims_->clusters()) {  // most of a table, often
+    if (next_ >= claims_->clusters() && !std::ranges::binary_search(blocks_, index)) {
       Flush(batch);
       next_ = stop;
       return;
@@ -78,6 +80,7 @@ class RefcountCursor : public RowCursor<RefcountRow> {
 
   std::shared_ptr<const Image> image_;
   std::shared_ptr<const ClaimMap> claims_;
+  std::vector<uint64_t> blocks_;
   uint64_t next_ = 0, end_ = 0, run_length_ = 0;
   RefcountRow run_;
   ByteVector block_;

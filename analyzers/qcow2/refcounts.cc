@@ -2,6 +2,7 @@
 #include "analyzers/qcow2/refcounts.h"
 
 #include <algorithm>
+#include <unordered_set>
 
 #include "analyzers/qcow2/entry_groups.h"
 #include "base/interrupt.h"
@@ -169,10 +170,23 @@ uint64_t BlockOffset(const Image& image, uint64_t index) {
   return offset;
 }
 
+std::vector<uint64_t> BlocksToCompare(const Image& image, uint64_t clusters) {
+  const uint64_t within = DivRoundUp(clusters, image.geometry.block_entries);
+  std::vector<uint64_t> blocks;
+  std::unordered_set<uint64_t> seen;
+  for (uint64_t i = 0; i < image.refcount_table.size(); ++i) {
+    const uint64_t offset = BlockOffset(image, i);
+    const bool again = offset != 0 && !seen.insert(offset).second;
+    if (i < within || (offset != 0 && !again)) blocks.push_back(i);
+  }
+  return blocks;
+}
+
 bool HoldsCounts(const Image& image, const ClaimMap& claims, uint64_t index) {
   const Geometry& g = image.geometry;
   const uint64_t offset = BlockOffset(image, index), first = index * g.block_entries;
   if (offset == 0) return false;
+  if (first >= claims.clusters()) return true;  // speaks for nothing that is used
   ByteVector block(g.cluster_size);
   std::vector<HostRange> bad;
   ReadTolerant(*image.source, offset, block, &bad);
@@ -201,7 +215,7 @@ Status CompareRefcounts(const Image& image, const ClaimMap& claims, unsigned thr
   };
   const unsigned workers = threads == 0 ? UsableCores() : threads;
   std::vector<ByteVector> buffers(workers);
-  const uint64_t blocks = image.refcount_table.size();
+  const std::vector<uint64_t> blocks = BlocksToCompare(image, claims.clusters());
   std::vector<Piece> pieces;
   auto work = [&](unsigned worker, size_t i) -> Status {
     Piece& piece = pieces[i];
@@ -217,14 +231,10 @@ Status CompareRefcounts(const Image& image, const ClaimMap& claims, unsigned thr
     comparison.Block(index, block, &piece.runs, &piece.highest);
     return CheckStop();
   };
-  for (uint64_t next = 0; next < blocks;) {
+  for (size_t next = 0; next < blocks.size();) {
     pieces.clear();
-    // Of the entries that lead to no block, those count that clusters in use would need.
-    for (; next < blocks && pieces.size() < kBatch; ++next) {
-      if (next % (1 << 16) == 0) IMG_RETURN_IF_ERROR(CheckStop());
-      if (BlockOffset(image, next) != 0 || next * g.block_entries < claims.clusters()) {
-        pieces.push_back({next, {}, 0, {}});
-      }
+    for (; next < blocks.size() && pieces.size() < kBatch; ++next) {
+      pieces.push_back({blocks[next], {}, 0, {}});
     }
     const uint64_t worth = 1 + pieces.size() * g.cluster_size / kWorthAThread;
     IMG_RETURN_IF_ERROR(ParallelFor(
@@ -234,10 +244,10 @@ Status CompareRefcounts(const Image& image, const ClaimMap& claims, unsigned thr
       for (const CountRun& run : piece.runs) visit(run);
       result->unreadable.insert(result->unreadable.end(), piece.bad.begin(), piece.bad.end());
     }
-    if (progress) progress("reference counts", next, blocks);
+    if (progress) progress("reference counts", next, blocks.size());
   }
   std::vector<CountRun> tail;
-  comparison.Uncovered(blocks * g.block_entries, claims.clusters(), &tail,
+  comparison.Uncovered(image.refcount_table.size() * g.block_entries, claims.clusters(), &tail,
                        &result->highest_cluster);
   for (const CountRun& run : tail) visit(run);
   return Ok();

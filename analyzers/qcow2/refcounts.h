@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <vector>
 
 #include "analyzers/check.h"
 #include "analyzers/qcow2/claims.h"
@@ -18,6 +19,10 @@ bool StoreRefcount(MutableBytes block, unsigned order, uint64_t index, uint64_t 
 
 // The offset of refcount block `index`, when its table entry is usable; 0 otherwise.
 uint64_t BlockOffset(const Image& image, uint64_t index);
+
+// The blocks, ascending, whose counts mean something: those for the file's clusters, and each other
+// block once. A table may name one block for all that lies behind the file.
+std::vector<uint64_t> BlocksToCompare(const Image& image, uint64_t clusters);
 
 // Most of the clusters that block `index` speaks for, and that are used without a conflict, are
 // counted in it as they should be. Guest data in a block's place is not like that.

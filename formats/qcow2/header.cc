@@ -112,12 +112,13 @@ ExtensionArea ParseExtensions(const Header& header, Bytes cluster) {
     record.offset = at;
     record.type = BeAt<uint32_t>(cluster, at);
     record.length = BeAt<uint32_t>(cluster, at + 4);
-    if (record.type == kExtEnd) {
+    uint64_t room = area.limit - at - 8;
+    // QEMU looks at the length first, also of the END.
+    if (record.type == kExtEnd && record.length <= room) {
       area.end_marker = at;
       at += 8;
       break;
     }
-    uint64_t room = area.limit - at - 8;
     record.data = cluster.subspan(at + 8, std::min<uint64_t>(record.length, room));
     if (record.length > room) {
       area.overrun = at;

@@ -60,7 +60,7 @@ struct Extension {
 
 // The extension area as found.
 struct ExtensionArea {
-  std::vector<Extension> records;      // without END
+  std::vector<Extension> records;      // without END, unless that has a length that does not fit
   std::optional<uint64_t> end_marker;  // offset of the END record
   std::optional<uint64_t> overrun;     // offset of a record that does not fit; parsing stopped there
   uint64_t begin = 0, limit = 0;       // the area: [begin, limit)

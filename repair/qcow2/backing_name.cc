@@ -85,7 +85,8 @@ class BackingNameRepair {
     return ends && length <= kMaxBackingNameLength ? length : 0;
   }
 
-  // The name's place: where it belongs, else the only text there is.
+  // The name's place: where it belongs, else the only text there is between zeros. A few letters may
+  // stand anywhere in other data.
   void FindName() {
     const uint64_t recorded = header_.backing_file_size;
     uint64_t found = 0, found_length = 0;
@@ -94,7 +95,8 @@ class BackingNameRepair {
         ++at;
         continue;
       }
-      const uint64_t length = NameAt(at);
+      const bool begins = at == begin_ || cluster_[at - 1] == 0;
+      const uint64_t length = begins ? NameAt(at) : 0;
       if (length > 0 && (length == recorded || at == begin_)) return Take(at, length);
       if (length > 0 && found_length > 0) return;  // which of them?
       if (length > 0) {

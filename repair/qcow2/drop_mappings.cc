@@ -69,8 +69,16 @@ class DropMappings : PassBody {
     return false;
   }
 
-  // Several entries and none that can be one: a snapshot that was led onto something else. What
-  // would be cleared as its entries may be the only copy of guest data.
+  // Guest data has the cluster as well: what would be written there as a table's is the guest's. The
+  // split comes first.
+  bool OnData(uint64_t offset) const {
+    const uint64_t cluster = offset >> g_.cluster_bits;
+    const ClaimMap& claims = state_.claims();
+    return cluster < claims.clusters() && (claims.IsData(cluster) || claims.IsCompressed(cluster));
+  }
+
+  // Entries none of which can be one, and more of the kind: a snapshot that was led onto something
+  // else. What would be cleared as its entries may be the only copy of guest data.
   bool IsNoTable(const L1Location& l1, Bytes raw) const {
     uint64_t used = 0, wrong = 0;
     for (uint64_t i = 0; i < l1.entries; ++i) {
@@ -79,7 +87,13 @@ class DropMappings : PassBody {
       wrong += (value & kL1Reserved) != 0 || !IsAligned(offset, g_.cluster_size) ||
                offset >= image_.file_size;
     }
-    return wrong >= 2 && wrong == used;
+    if (wrong == 0 || wrong != used) return false;
+    if (wrong >= 2 || OnData(l1.offset)) return true;
+    const uint64_t end = l1.offset + l1.bytes();
+    ByteVector behind(AlignUp(end, g_.cluster_size) - end);
+    std::vector<HostRange> bad;
+    ReadTolerant(context_.image, end, behind, &bad);
+    return !AllZero(behind);
   }
 
   Status MendL1(size_t layer) {
@@ -166,6 +180,7 @@ class DropMappings : PassBody {
   }
 
   Status MendTable(const TableRef& table, MutableBytes bytes, bool* changed) {
+    if (OnData(table.offset)) return Ok();
     for (uint64_t i = 0; i < g_.l2_entries; ++i) {
       Entry entry = LoadEntry(g_, bytes, i);
       if (entry.empty()) continue;

@@ -95,6 +95,16 @@ Status Editor::GrowTable(uint64_t index) {
   return Ok();
 }
 
+// Something that the guest reads through has the cluster as well: what is written there, the guest
+// reads.
+bool Editor::ReadByTheGuest(uint64_t block) const {
+  const uint64_t cluster = block >> geometry().cluster_bits;
+  const ClaimMap& claims = state_.claims();
+  return claims.IsData(cluster) || claims.IsCompressed(cluster) ||
+         std::ranges::any_of(state_.walk.implausible,
+                             [block](const TableRef& table) { return table.offset == block; });
+}
+
 Result<uint64_t> Editor::BlockFor(uint64_t index) {
   if (index >= table_.size()) IMG_RETURN_IF_ERROR(GrowTable(index));
   uint64_t offset = table_[index] & ~kRefcountTableReserved;
@@ -105,8 +115,9 @@ Result<uint64_t> Editor::BlockFor(uint64_t index) {
     }
     if (own_blocks_.insert(index).second && state_.walked &&
         offset == BlockOffset(image_, index) &&
-        state_.claims().IsConflict(offset >> geometry().cluster_bits) &&
-        !HoldsCounts(image_, state_.claims(), index)) {
+        (ReadByTheGuest(offset) ||
+         (state_.claims().IsConflict(offset >> geometry().cluster_bits) &&
+          !HoldsCounts(image_, state_.claims(), index)))) {
       IMG_RETURN_IF_ERROR(MoveBlock(index));
       offset = table_[index];
     }

@@ -47,6 +47,7 @@ class Editor {
 
  private:
   bool IsFree(uint64_t cluster);
+  bool ReadByTheGuest(uint64_t block) const;
   Result<uint64_t> BlockFor(uint64_t index);
   Status GrowTable(uint64_t index);
 

@@ -80,6 +80,11 @@ class ExtensionRepair {
     const bool may = Should(Problem::kQcow2ExtOverrun) ||
                      (record.type == kExtFeatureNames && Should(Problem::kQcow2ExtFeatureTable));
     if (!may) return false;
+    if (record.type == kExtEnd) {
+      PutBe(cluster_, record.offset + 4, uint32_t{0});
+      ++outcome_.changes;
+      return true;
+    }
     for (uint32_t length : Lengths(record)) {
       ByteVector trial = cluster_;
       PutBe(trial, record.offset + 4, length);

@@ -93,7 +93,9 @@ class Rebuild : PassBody {
     ByteVector block(g_.cluster_size);
     for (uint64_t i : broken) {
       bool any = false;
-      IMG_RETURN_IF_ERROR(FillBlock(i, g_.refcount_order, block, &any));
+      if (i * g_.block_entries < state_.claims().clusters()) {
+        IMG_RETURN_IF_ERROR(FillBlock(i, g_.refcount_order, block, &any));
+      }
       uint64_t target = 0;
       if (any) {
         IMG_ASSIGN_OR_RETURN(target, editor_.Reserve(1));

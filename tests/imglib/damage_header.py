@@ -119,6 +119,15 @@ def _(p):
     p.put_uint(p.extensions[0].place + 4, 4, 0x10000)
 
 
+@damage("ext-end-long", "ext-overrun", cluster_size=CLUSTER_64K, harmless=True)
+def _(p):
+    """the end of the extensions has a length, and a long one"""
+    end = p.header["header_length"]
+    for extension in p.extensions:
+        end = extension.place + 8 + (len(extension.data) + 7) // 8 * 8
+    p.put_uint(end + 4, 4, 0x4000000)
+
+
 @damage("ext-duplicate-same", "ext-duplicate", content="backing", harmless=True)
 def _(p):
     """the backing format recorded twice, the same both times"""

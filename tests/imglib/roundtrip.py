@@ -68,7 +68,9 @@ class RoundtripTest(ImageTest):
     def assert_mended(self, path, options, luks, for_qemu):
         code, document = check_json(path, *options)
         self.assertEqual(code, 0, summary(document))
-        if for_qemu:
+        # QEMU does not look at an image whose backing file it does not find.
+        lost_name = any(f["code"] == "qcow2-backing-missing" for f in document["findings"])
+        if for_qemu and not lost_name:
             qemu_code, qemu = qemu_check(path, luks)
             self.assertEqual(qemu_code, 0, qemu)
         with Qcow2(path) as image:

@@ -207,6 +207,11 @@ class Recoverer {
       r.notes.push_back(
           "what only the header said is lost: the backing file's name, if there was one (then "
           "ranges that are not allocated read as zeros), names of features and unknown extensions");
+      if (wish.layout.data_file) {
+        r.notes.push_back(
+            "the name of the data file, which only the header said, is lost: QEMU has to be told it "
+            "(data-file.filename=...)");
+      }
     }
     result_.recovery = std::move(r);
     return Ok();
