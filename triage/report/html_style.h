@@ -37,6 +37,7 @@ ul.chain{padding-left:.75rem}
 svg{max-width:100%;height:auto;display:block}
 svg image{image-rendering:pixelated}
 .pictures{display:grid;grid-template-columns:repeat(auto-fit,minmax(18rem,1fr));gap:1rem}
+.legend th,.legend td{min-width:0}
 .legend td:first-child{width:1.5rem;min-width:0;padding:0}
 details{margin:.5rem 0}
 summary{cursor:pointer;font-weight:600}
