@@ -90,7 +90,7 @@ def sample(everything, count):
 
 class Reading(unittest.TestCase):
     def test_reads_what_qemu_wrote(self):
-        for recipe in sample(recipes(), 2 if SANITIZED else 12):
+        for recipe in sample(recipes(), 2 if SANITIZED else 8):
             with self.subTest(recipe=recipe), temp_dir() as folder:
                 path, luks = folder / "i.qcow2", recipe.content == "luks"
                 make.make(path, recipe)
@@ -299,7 +299,7 @@ def sample_writes():
     everything = list(write_recipes())
     if LONG:
         return everything
-    chosen = random.Random(8).sample(everything, 3 if SANITIZED else 12)
+    chosen = random.Random(8).sample(everything, 3 if SANITIZED else 8)
     have = {recipe.content for recipe in chosen}
     for recipe in everything:
         if recipe.content not in have:

@@ -4,7 +4,7 @@
 image is the old or the new one, or a check answers 8 and says that a repair was interrupted, and
 --recover makes it the old or the new one. An error: the image is as it was and the answer is 8."""
 from imglib import fixtures_qcow1, fixtures_vhd
-from imglib.programs import BIN, LONG, SANITIZED, check_json, digest, imgfsck
+from imglib.programs import BIN, LONG, check_json, digest, imgfsck
 from imglib.testing import ImageTest, main
 from imglib.traced import counts, traced
 
@@ -45,7 +45,7 @@ class KillRepair(ImageTest):
 
     def numbers(self, count):
         """Which calls of that kind to stop at: every one in a long run, else some."""
-        step = 1 if LONG else max(1, count // (3 if SANITIZED else 4))
+        step = 1 if LONG else max(1, count // 3)
         return range(1, count + 1, step)
 
     def test_killed_at_every_call(self):

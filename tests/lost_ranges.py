@@ -56,7 +56,7 @@ class LostRanges(ImageTest):
 
     def test_what_reads_otherwise_is_named(self):
         named = 0
-        for name in sample(sorted(RECIPES.keys() - UNKNOWABLE), 60, 15):
+        for name in sample(sorted(RECIPES.keys() - UNKNOWABLE), 40, 15):
             recipe = RECIPES[name]
             luks = recipe.base.content == "luks"
             self.fresh_folder()

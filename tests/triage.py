@@ -5,6 +5,7 @@ finds, what it says, and that it leaves everything as it was."""
 import hashlib
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import time
@@ -291,11 +292,12 @@ class Workers(ImageTest):
         image = self.sound(Recipe())
         for number in range(400):
             copy(image, self.folder / f"copy{number}")
-        with subprocess.Popen([BIN / "imgtriage", "--json", "-", self.folder],
+        with subprocess.Popen([BIN / "imgtriage", "--jobs", "1", "--json", "-", self.folder],
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tool:
-            while run("pgrep", "-P", tool.pid).code != 0:  # until it has workers
-                self.assertIsNone(tool.poll())
-            time.sleep(0.1)
+            workers = pathlib.Path(f"/proc/{tool.pid}/task/{tool.pid}/children")
+            deadline = time.monotonic() + 60
+            while not workers.read_text():  # an error once the program has ended
+                self.assertLess(time.monotonic(), deadline)
             tool.send_signal(signal.SIGTERM)
             out, _ = tool.communicate(timeout=60)
         self.assertEqual(tool.returncode, 32)

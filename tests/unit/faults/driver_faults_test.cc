@@ -12,6 +12,7 @@
 #include "analyzers/check.h"
 #include "io/fault.h"
 #include "tests/fuzz/seeds.h"
+#include "tests/unit/sanitized.h"
 
 namespace imgfsck {
 namespace {
@@ -176,8 +177,9 @@ class DriverFaults : public testing::TestWithParam<std::tuple<std::string, size_
   void Loop(const Operation& operation, const ByteVector& before, const ByteVector& after) {
     for (const auto& [kind, kind_name] : kKinds) {
       uint64_t faults = 0;
-      // All of the first ten; then fewer and fewer of what is more of the same.
-      for (uint64_t at = 1; at < 5000; at += std::max<uint64_t>(1, at / 10)) {
+      // All of the first ten (three under sanitizers); then fewer and fewer of what is more of the
+      // same.
+      for (uint64_t at = 1; at < 5000; at += std::max<uint64_t>(1, at / (kSanitized ? 3 : 10))) {
         SCOPED_TRACE(fmt::format("{}: {} {}", operation.name, kind_name, at));
         FaultPlan plan;
         plan.kind = kind;

@@ -14,6 +14,7 @@
 #include "repair/engine.h"
 #include "tests/fuzz/mutate.h"
 #include "tests/fuzz/seeds.h"
+#include "tests/unit/sanitized.h"
 
 namespace imgfsck {
 namespace {
@@ -114,7 +115,7 @@ TEST_P(PlanFaults, OfAReadThatFailedOnceNothingIsConcluded) {
   for (uint64_t number = 1; number <= 40; ++number) {
     const ByteVector image = Damaged(number);
     for (const RepairMode mode : {RepairMode::kSafe, RepairMode::kAll}) {
-      for (uint64_t at = 1; at < 20'000; at += std::max<uint64_t>(1, at / 8)) {
+      for (uint64_t at = 1; at < 20'000; at += std::max<uint64_t>(1, at / (kSanitized ? 3 : 8))) {
         SCOPED_TRACE(fmt::format("damage {}, mode {}, read {}", number, ToText(mode), at));
         if (!FailOnce(image, mode, at) || HasFailure()) break;
       }

@@ -16,6 +16,7 @@
 #include "tests/unit/bytes.h"
 #include "tests/unit/io/temp_dir.h"
 #include "tests/unit/repair/guest_reader.h"
+#include "tests/unit/sanitized.h"
 
 namespace imgfsck {
 
@@ -29,11 +30,11 @@ struct Trial {
   std::set<Problem> hopeless;  // corruptions that nothing in the file can mend
 };
 
-// Calls `one` with the seeds of this run: 100 of them, 1000 in a long run, IMGFSCK_SEED alone when
+// Calls `one` with the seeds of this run: some of them, 1000 in a long run, IMGFSCK_SEED alone when
 // that is set.
 inline void ForEachSeed(const std::function<void(uint64_t)>& one) {
   if (const char* alone = std::getenv("IMGFSCK_SEED")) return one(std::stoull(alone));
-  uint64_t last = std::getenv("IMGFSCK_LONG") != nullptr ? 1000 : 100;
+  uint64_t last = std::getenv("IMGFSCK_LONG") != nullptr ? 1000 : kSanitized ? 25 : 80;
   if (const char* more = std::getenv("IMGFSCK_SEEDS")) last = std::stoull(more);
   for (uint64_t seed = 1; seed <= last && !testing::Test::HasFatalFailure(); ++seed) one(seed);
 }

@@ -88,7 +88,7 @@ class ModelTest : public testing::TestWithParam<Case> {
 TEST_P(ModelTest, BehavesAsPlainMemory) {
   const Case& c = GetParam();
   const bool is_long = getenv("IMGFSCK_LONG") != nullptr;
-  const int steps = is_long ? 10000 : kSanitized ? 200 : 400, often = is_long ? 250 : 100;
+  const int steps = is_long ? 10000 : kSanitized ? 100 : 300, often = is_long ? 250 : 100;
   MemoryStore store = Create(c);
   Open(store);
   Model model(c.size, base_, c.limits, 11);

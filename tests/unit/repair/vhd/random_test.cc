@@ -10,6 +10,7 @@
 #include <cstdlib>
 
 #include "tests/unit/repair/vhd/random_damage.h"
+#include "tests/unit/sanitized.h"
 
 namespace imgfsck::vhd {
 namespace {
@@ -18,7 +19,9 @@ template <class Test>
 void ForEachSeed(const Test& test) {
   const char* one = std::getenv("IMGFSCK_SEED");
   uint64_t first = one != nullptr ? std::strtoull(one, nullptr, 10) : 1;
-  uint64_t count = one != nullptr ? 1 : std::getenv("IMGFSCK_LONG") != nullptr ? 10'000 : 120;
+  uint64_t count = kSanitized ? 30 : 100;
+  if (std::getenv("IMGFSCK_LONG") != nullptr) count = 10'000;
+  if (one != nullptr) count = 1;
   const auto& result = *testing::UnitTest::GetInstance()->current_test_info()->result();
   for (uint64_t seed = first; seed < first + count && result.total_part_count() < 10; ++seed) {
     SCOPED_TRACE("IMGFSCK_SEED=" + std::to_string(seed));
