@@ -3,11 +3,14 @@
 """The verdict on untrusted images: every attack is caught, with the bytes that it lies in; every
 harmless twin passes; and nothing that an image names is touched on the way."""
 import json
+import pathlib
+import re
 
 from imglib import hostile
 from imglib.programs import BIN, run
 from imglib.testing import ImageTest, main
 
+HERE = pathlib.Path(__file__).resolve().parent
 POLICIES = ("openstack", "kubevirt", "strict")
 # Reasons for which a policy may still call the twin anything but safe.
 TWINS_THAT_NAME_FILES = {"ref-backing", "ref-parent", "ref-locator", "encrypted", "format-refused"}
@@ -47,6 +50,11 @@ class Policy(ImageTest):
         elsewhere = {"chain-cycle", "remnant", "unreadable", "changed", "worker-crashed",
                      "worker-memory", "worker-time", "worker-failed"}
         self.assertEqual(listed - elsewhere, {case.code for case in hostile.CASES})
+
+    def test_every_attack_that_is_listed_has_a_fixture(self):
+        listed = re.findall(r"CVE-\d+-\d+", (HERE.parent / "triage" / "reasons.def").read_text())
+        tried = re.findall(r"CVE-\d+-\d+", " ".join(case.answers for case in hostile.CASES))
+        self.assertEqual(set(listed), set(tried))
 
     def check_attack(self, case, document, policy):
         found = [r for r in document["reasons"] if r["code"] == case.code]

@@ -273,7 +273,7 @@ def case(name, code, attack, twin=plain, shows=b"", answers=""):
     CASES.append(Case(name, code, attack, twin, shows, answers))
 
 
-case("backing", "ref-backing", overlay("base.img"), shows=b"base.img", answers="CVE-2015-5163")
+case("backing", "ref-backing", overlay("base.img"), shows=b"base.img", answers="CVE-2015-5163 CVE-2014-0134 CVE-2015-1851")
 case("backing-v1", "ref-backing",
      lambda path: qemu_img("create", "-q", "-f", "qcow", "-u", "-b", "base.img", "-F", "raw",
                            path, SIZE),
@@ -326,7 +326,7 @@ case("raw-with-header", "probe-confusion", changed(raw_disk, (
      raw_disk, answers="CVE-2013-1922")
 case("raw-with-vdi", "polyglot", changed(raw_disk, (64, b"\x7f\x10\xda\xbe")), raw_disk)
 case("guest-header", "probe-confusion", guest_header(0), guest_header(512 * 128),
-     answers="CVE-2026-24708")
+     answers="CVE-2026-24708 CVE-2026-27211")
 case("fixed-vhd-with-header", "polyglot", changed(fixed_vhd, (
     0, b"QFI\xfb" + u32(3) + bytes(8) + u32(0) + u32(16))), fixed_vhd)
 case("name-on-header", "name-overlap", changed(overlay("base.img"), (8, u64(40))),
@@ -337,9 +337,10 @@ case("name-in-data", "name-overlap", changed(
     differencing(b"W2ru", ".\\b.vhd".encode("utf-16-le")), map_block_onto_locator),
      differencing(b"W2ru", ".\\b.vhd".encode("utf-16-le")))
 case("size-huge", "dos-size", lambda path: qcow2(path, size=1 << 50, data=False),
-     lambda path: qcow2(path, size=8 << 40, data=False), answers="CVE-2015-5162")
+     lambda path: qcow2(path, size=8 << 40, data=False),
+     answers="CVE-2015-5162 CVE-2013-2096")
 case("size-huge-v1", "dos-size", changed(lambda path: qcow1(path), (24, u64(152 << 40))),
-     answers="CVE-2015-5162")
+     answers="CVE-2015-5162 CVE-2014-0223")
 case("l1-huge", "dos-table", changed(plain, (36, u32(0x7FFFFFFF))), answers="CVE-2014-0143")
 case("refcount-table-huge", "dos-table", changed(plain, (56, u32(0x7FFFFFFF))),
      answers="CVE-2014-0143")
@@ -377,12 +378,17 @@ case("vhd-parent-left-over", "ref-parent-unused", changed(vhd, (
     512 + 64, "base".encode("utf-16-be")), sealed_header), vhd)
 case("vhd-parent-wrong-sum", "ref-parent-unused", changed(vhd, (
     512 + 64, "base".encode("utf-16-be"))), vhd)
-case("vmdk-tables", "tables-unchecked", vmdk())
+case("vmdk-tables", "tables-unchecked", vmdk("streamOptimized"), answers="CVE-2026-2243")
 case("qed", "format-refused",
      lambda path: qemu_img("create", "-q", "-f", "qed", path, SIZE))
 case("qed-backing", "ref-backing", lambda path: qemu_img(
     "create", "-q", "-f", "qed", "-u", "-b", "/etc/shadow", "-F", "raw", path, SIZE),
      shows=b"/etc/shadow")
+case("parallels-tracks", "format-unchecked", changed(
+    lambda path: qemu_img("create", "-q", "-f", "parallels", path, SIZE), (28, u32(0))),
+     answers="CVE-2014-0142")
+case("vhdx", "format-unchecked", lambda path: qemu_img("create", "-q", "-f", "vhdx", path, SIZE),
+     answers="CVE-2014-0148")
 case("vdi", "format-unchecked", lambda path: qemu_img("create", "-q", "-f", "vdi", path, SIZE))
 case("noise", "named-image", lambda path: path.write_bytes(random.Random(8).randbytes(1 << 20)),
      raw_disk)
