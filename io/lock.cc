@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // As QEMU does it: first take shared locks on one's own bytes, then look whether anybody holds a
-// byte that is against them. Two that come at once may both give up; never do both go on.
+// byte that is against them. Of two that come at once both give up at first, and try again; never do
+// both go on.
 #include "io/lock.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
+#include <thread>
 
 #include "base/text.h"
 
@@ -140,13 +144,21 @@ Result<ImageUse> ProbeImageUse(int fd) {
 }
 
 Result<std::unique_ptr<ImageLock>> ImageLock::Acquire(int fd, const std::string& path) {
-  auto status = TakeOurs(fd, path);
-  if (status) status = RefuseOpponents(fd, path);
-  if (!status) {
+  // Who comes at the same moment is in the way too, and gives up too: after a while that is not the
+  // same for both, one of them gets through.
+  constexpr int kTries = 5;
+  for (int left = kTries - 1;; --left) {
+    auto status = TakeOurs(fd, path);
+    if (status) status = RefuseOpponents(fd, path);
+    if (status) return std::unique_ptr<ImageLock>(new ImageLock(fd));
     Release(fd);
-    return Error(std::move(status).error());
+    if (left == 0 || status.error().code != ErrorCode::kLocked) {
+      return Error(std::move(status).error());
+    }
+    const int tries = kTries - left;
+    const int milliseconds = 2 + (getpid() * (2 * tries - 1)) % (10 * tries);
+    std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
   }
-  return std::unique_ptr<ImageLock>(new ImageLock(fd));
 }
 
 ImageLock::~ImageLock() { Release(fd_); }

@@ -157,7 +157,7 @@ class BadMedium(ImageTest):
                              default=0)
             clusters = [c for c in range(size // 4096) if c <= first_luks or
                         claims[c] and claims[c][0].kind not in ("luks",)]
-            for cluster in sample(clusters, 16, 8):
+            for cluster in sample(clusters, 10, 5):
                 kinds = {claim.kind for claim in claims[cluster]}
                 with self.subTest(content=recipe.content, cluster=cluster, kinds=kinds):
                     self.check_unreadable(path, cluster, bool(kinds - {"data", "bitmap-data"}))

@@ -98,7 +98,7 @@ class Fixtures(ImageTest):
 
     def chosen(self):
         if RENEW is None:
-            return sample(self.fixtures, len(self.fixtures), 40)
+            return sample(self.fixtures, len(self.fixtures), 25)
         return [key for key in self.fixtures
                 if not RENEW or key in RENEW or key.split("/")[0] in RENEW]
 

@@ -70,7 +70,7 @@ class Creating(ImageTest):
         return [os.stat(path).st_blocks * 512 for path in (self.ours, self.theirs)]
 
     def test_plain_options(self):
-        for options in sample(PLAIN, 7, 6):
+        for options in sample(PLAIN, 5, 5):
             with self.subTest(options=options):
                 self.make_both(options)
                 self.assertEqual(about([self.ours]), about([self.theirs]))

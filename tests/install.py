@@ -26,7 +26,7 @@ class Install(ImageTest):
     def test_presets_configure(self):
         presets = json.loads((SOURCE / "CMakePresets.json").read_text())
         names = {p["name"] for p in presets["configurePresets"] if not p.get("hidden")}
-        self.assertEqual(names, {"release", "debug", "asan", "fuzz"})
+        self.assertEqual(names, {"release", "debug", "asan", "fuzz", "coverage"})
         self.assertEqual({p["name"] for p in presets["buildPresets"]}, names)
         for name in names:
             build = self.folder / name

@@ -54,7 +54,10 @@ void JudgeTable(const Image& image, Findings* out) {
   f.host = MakeHostRange(table.stopped_offset, 40);
   f.detail = fmt::format("{} of {} entries can be read", table.entries.size(), h.nb_snapshots);
   switch (table.stop) {
-    case SnapshotTable::Stop::kCap: f.problem = Problem::kQcow2SnapTableCap; break;
+    case SnapshotTable::Stop::kCap:
+      f.problem = Problem::kQcow2SnapTableCap;
+      f.layer.clear();  // QEMU opens no image with such a table
+      break;
     case SnapshotTable::Stop::kOverrun: f.problem = Problem::kQcow2SnapEntryOverrun; break;
     case SnapshotTable::Stop::kPastEof: f.problem = Problem::kQcow2SnapTablePastEof; break;
     case SnapshotTable::Stop::kNone:
