@@ -20,7 +20,7 @@ from imglib.referee import KNOWN, SECTION, STRICTER, Referee
 from imglib.scribe import FORMATS, Fields, Scribe
 from imglib.testing import ImageTest, main
 
-IMAGES = 300 if LONG else 4 if SANITIZED else 10  # of each format
+IMAGES = 300 if LONG else 4 if SANITIZED else 7  # of each format
 WOUNDS = 4  # each is looked at as it was made, and damaged in so many ways
 PAGE = pathlib.Path(__file__).resolve().parent.parent / "docs" / "comparison.md"
 RENEW = sys.argv[1:] == ["--renew"]

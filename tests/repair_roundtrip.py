@@ -13,7 +13,7 @@ NOT_FOR_QEMU = {"backing-missing"}
 
 class RepairRoundtrip(RoundtripTest):
     def test_every_recipe_in_both_modes(self):
-        for name in sample(RECIPES, 80, 20):
+        for name in sample(RECIPES, 45, 20):
             for mode in ("safe", "all"):
                 with self.subTest(damage=name, mode=mode):
                     path, recipe = self.damaged(name)
