@@ -267,20 +267,23 @@ class ImageText {
       return PutLine("  A running program holds it: end that, then check again.");
     }
     if (left.corruptions > 0) PutLine("  Do not start the VM on it. Keep a copy of the file.");
-    const bool all_first = SharesWhileOwnersAreMissing(*check_->findings);
+    const std::string_view tried = result_.repair ? std::string_view(result_.repair->mode) : "";
+    const bool all_first = tried != "all" && SharesWhileOwnersAreMissing(*check_->findings);
     if (all_first) {
       PutLine(
           fmt::format("  first see: imgfsck --repair=all --dry-run -- {}   (may bring back what "
                       "was lost; after a safe repair it cannot)",
                       ShellQuoted(result_.path)));
     }
-    if (remedies.safe > 0) {
+    if (result_.repair && result_.repair->patches > 0) {
+      PutLine("  next: the same command without --dry-run does it (can be undone)");
+    } else if (remedies.safe > 0 && (tried.empty() || tried == "leaks")) {
       PutLine(
           fmt::format("  next: imgfsck --repair -- {}   (changes no byte that the guest can "
                       "read; can be undone)",
                       ShellQuoted(result_.path)));
     }
-    if (remedies.all > 0 && !all_first) PutAllAdvice();
+    if (remedies.all > 0 && tried != "all" && !all_first) PutAllAdvice();
     if (remedies.safe + remedies.all == 0) {
       PutLine("  No repair can help here; what the findings say is all that can be done.");
     }

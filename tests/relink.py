@@ -147,6 +147,12 @@ def entry_on_metadata(t):
     t.put(t.slot(), t.get(48) | 1 << 63)
 
 
+def entries_of_text(t):
+    """Over the ends of two entries: the zero flag of the first is set by it, too."""
+    place = t.slot()
+    t.overwrite(place + 3, b"Hello, Disk!")
+
+
 EVERYWHERE = {entry_past_end: LAYOUTS, entry_on_metadata: LAYOUTS, l1_entry_past_end: LAYOUTS,
               table_zeroed_older_copy: LAYOUTS, l1_entry_zeroed: LAYOUTS}
 # What can be put back entirely, and where.
@@ -154,6 +160,7 @@ RESTORED = {**EVERYWHERE,
             table_zeroed: (FULL, SNAPSHOT), table_of_counts: (FULL, SNAPSHOT),
             table_of_text: (FULL, SNAPSHOT), half_table_of_text: (FULL, SNAPSHOT),
             l1_entry_of_another: (FULL, SPARSE, SNAPSHOT),
+            entries_of_text: (FULL, SNAPSHOT),
             entry_of_another: (FULL, SPARSE), entry_zeroed: (FULL, SPARSE)}
 
 # What `safe` mends by a copy for each; then nobody can tell any more whose the bytes were.
@@ -216,6 +223,29 @@ class Relink(ImageTest):
         again = digest(path)
         self.assertEqual(check_json(path, "--repair=all")[0], 0)
         self.assertEqual(digest(path), again)
+
+    def test_noise_is_no_cluster_of_zeros(self):
+        """An entry that text was written over reads as zeros nowhere, whatever its flag says."""
+        for layout in (FULL, SNAPSHOT, SPARSE):
+            base = self._root / f"{layout.name}.qcow2"
+            if not base.exists():
+                fill(base, layout)
+            sound = self.view(base, "sound.raw")
+            for modes in (["all"], ["safe", "all"]):
+                with self.subTest(layout=layout.name, modes=modes):
+                    path = self.folder / "disk.qcow2"
+                    path.write_bytes(base.read_bytes())
+                    tables = Tables(path, random.Random(5))
+                    entries_of_text(tables)
+                    tables.save()
+                    lost = []
+                    for mode in modes:
+                        _, document = check_json(path, f"--repair={mode}", "--no-undo")
+                        lost = document["repair"]["lost"]
+                    if layout is SPARSE:
+                        self.assertTrue(lost or self.view(path, "now.raw") == sound)
+                    else:
+                        self.assertEqual(self.view(path, "now.raw"), sound)
 
     def test_a_donor_lends_what_nothing_else_knows(self):
         base = self._root / "donor.qcow2"

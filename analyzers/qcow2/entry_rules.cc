@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <bit>
+
 #include "base/text.h"
 
 namespace imgfsck::qcow2 {
@@ -53,7 +55,12 @@ class EntryJudge {
   void JudgeStandard() {
     uint64_t host = entry_.host();
     if (uint64_t bits = entry_.descriptor & kL2Reserved; bits != 0) {
-      Add(Problem::kQcow2L2EntryReserved, fmt::format("reserved bits {}", Hex(bits)));
+      Finding f = EntryFinding(image_, table_, index_, Problem::kQcow2L2EntryReserved,
+                               fmt::format("reserved bits {}", Hex(bits)));
+      const bool sound =
+          IsAligned(host, g_.cluster_size) && (image_.has_data_file() || host < image_.file_size);
+      if (!sound) f.repair = RepairClass::kAll;
+      findings_->Add(std::move(f));
     }
     if (entry_.zero_flag()) {
       if (!image_.header.is_v3()) Add(Problem::kQcow2L2ZeroFlagV2);
@@ -64,10 +71,9 @@ class EntryJudge {
       return;
     }
     if (!IsAligned(host, g_.cluster_size)) {
-      const bool unused = g_.extended_l2 ? entry_.alloc_bits() == 0 : entry_.zero_flag();
       Finding f = EntryFinding(image_, table_, index_, Problem::kQcow2L2EntryUnaligned,
                                fmt::format("host offset {}", Hex(host)));
-      if (!unused) f.repair = RepairClass::kAll;
+      if (!OffsetIsIdle(image_, entry_)) f.repair = RepairClass::kAll;
       findings_->Add(std::move(f));
     } else if (!image_.has_data_file()) {
       if (host >= image_.file_size) {
@@ -153,6 +159,16 @@ bool EntryInvalid(const Image& image, const Entry& entry) {
   return (entry.descriptor & kL2Reserved) != 0 ||
          !IsAligned(host, image.geometry.cluster_size) ||
          (!image.has_data_file() && host >= image.file_size && host != 0);
+}
+
+bool OffsetIsIdle(const Image& image, const Entry& entry) {
+  constexpr int kMostFlipped = 2;
+  const Geometry& g = image.geometry;
+  if (!(g.extended_l2 ? entry.alloc_bits() == 0 : entry.zero_flag())) return false;
+  if ((entry.descriptor & kL2Reserved) != 0) return false;
+  const uint64_t host = entry.host(), inside = host & (g.cluster_size - 1);
+  return std::popcount(host) <= kMostFlipped ||
+         (std::popcount(inside) <= kMostFlipped && host - inside < image.file_size);
 }
 
 Finding EntryFinding(const Image& image, const TableRef& table, uint64_t index, Problem problem,

@@ -25,6 +25,11 @@ void JudgeEntry(const Image& image, const TableRef& table, uint64_t index, const
 // Damage that says "this is no L2 table": reserved bits, no alignment, past the end.
 bool EntryInvalid(const Image& image, const Entry& entry);
 
+// No read uses the offset, that of zeros or of a cluster none of whose subclusters is stored; and
+// but for a bit or two it is one that somebody may have written. Where the entry is noise, its zero
+// flag is, too: there may have been data.
+bool OffsetIsIdle(const Image& image, const Entry& entry);
+
 // A finding about entry `index`, with structure, layer, host and guest range filled in. In a table
 // of snapshots only, the code becomes snap-l2-structure and the rule's own code its detail.
 Finding EntryFinding(const Image& image, const TableRef& table, uint64_t index, Problem problem,

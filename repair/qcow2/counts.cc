@@ -133,6 +133,7 @@ constexpr Problem kCountsMayAdd[] = {Problem::kQcow2RefcountLeak};  // where a b
 bool HighCountsAreEvidence(const PassContext& context) {
   const RepairOptions& options = context.options;
   return options.mode != RepairMode::kAll && options.orphans != OrphanPolicy::kFree &&
+         !options.also_fix.contains(Problem::kQcow2RefcountLeak) &&
          std::any_of(std::begin(kAstray), std::end(kAstray),
                      [&](Problem problem) { return context.report.findings.Has(problem); });
 }

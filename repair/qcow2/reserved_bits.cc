@@ -73,9 +73,7 @@ class ReservedBits {
       return entry;
     }
     if (host == 0 && May(Problem::kQcow2L2OffsetZeroCopied)) entry.descriptor &= ~kCopied;
-    // An offset that no read uses.
-    bool unused = image_.geometry.extended_l2 ? entry.alloc_bits() == 0 : entry.zero_flag();
-    if (!IsAligned(host, image_.geometry.cluster_size) && unused &&
+    if (!IsAligned(host, image_.geometry.cluster_size) && OffsetIsIdle(image_, entry) &&
         May(Problem::kQcow2L2EntryUnaligned)) {
       entry.descriptor &= ~(kOffsetMask | kCopied);
     }

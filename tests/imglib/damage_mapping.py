@@ -117,6 +117,12 @@ l2_entry("l2-zero-flag-extl2", "l2-zero-flag-extl2", lambda p, e: e | ZERO,
          "the zero flag with extended L2 entries", harmless=True, **EXTENDED)
 
 
+@damage("l2-entry-text", "l2-entry-unaligned", content="snapshots")
+def _(p):
+    """the end of an L2 entry overwritten by text, which sets its zero flag, too"""
+    p.put(p.slot().place + 3, b"Hello")
+
+
 @damage("l2-copied-set", "l2-copied", content="snapshots", harmless=True)
 def _(p):
     """COPIED in an L2 entry whose cluster a snapshot shares"""
