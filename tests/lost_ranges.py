@@ -3,6 +3,8 @@
 """A repair names what the guest does not get back: where the disk reads otherwise than it did before
 the damage, a range in `repair.lost` or a finding that is left covers it. The recipes under UNKNOWABLE
 damage the guest's data in ways that no metadata shows."""
+import os
+
 from imglib.patient import RECIPES
 from imglib.programs import check_json, guest_copy
 from imglib.testing import ImageTest, main, sample, summary
@@ -36,19 +38,33 @@ def ranges_of(document):
     return found
 
 
+def next_data(fd, at):
+    """Where the file's first data at or behind `at` begins."""
+    try:
+        return os.lseek(fd, at, os.SEEK_DATA)
+    except OSError:
+        return EVERYTHING
+
+
 def differences(old, new):
     """Offsets of the blocks in which two raw files differ; what only one has counts as different."""
+    piece = 1 << 20
     with open(old, "rb") as one, open(new, "rb") as other:
-        at = 0
+        at, end = 0, min(os.stat(old).st_size, os.stat(new).st_size)
         while True:
-            a, b = one.read(1 << 20), other.read(1 << 20)
+            data = min(next_data(one.fileno(), at), next_data(other.fileno(), at))
+            # Where neither has anything both read as zeros; behind the shorter one, nothing does.
+            at = max(at, min(data, end) // piece * piece)
+            one.seek(at)
+            other.seek(at)
+            a, b = one.read(piece), other.read(piece)
             if not a and not b:
                 return
             if a != b:
                 for start in range(0, max(len(a), len(b)), BLOCK):
                     if a[start:start + BLOCK] != b[start:start + BLOCK]:
                         yield at + start
-            at += 1 << 20
+            at += piece
 
 
 class LostRanges(ImageTest):

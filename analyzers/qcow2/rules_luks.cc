@@ -19,6 +19,16 @@ Finding LuksFinding(const Image& image, Problem problem, std::string detail) {
   return f;
 }
 
+// The key material of every slot in use lies in the part of the file that the extension names: a
+// reader gets all that it asks for.
+bool KeysReachable(const LuksHeader& luks, uint64_t length) {
+  return std::ranges::all_of(luks.slots, [&](const LuksSlot& slot) {
+    return slot.state != kLuksSlotActive ||
+           RangeFits(slot.key_sector * kCompressedSector,
+                     uint64_t{luks.master_key_length} * slot.stripes, length);
+  });
+}
+
 void JudgeSlots(const Image& image, const LuksHeader& luks, Findings* out) {
   const uint64_t payload = PayloadSector(luks, image.encryption->length);
   size_t active = 0;
@@ -91,10 +101,9 @@ void JudgeLuks(const Image& image, Findings* out) {
                             fmt::format("{} bytes, keys need {}", e.length,
                                         luks.payload_sector * kCompressedSector));
     const bool length_is_right = PayloadSector(luks, e.length) != luks.payload_sector;
-    if (length_is_right) {
-      f.repair = RepairClass::kAll;
-      f.effect = Effect::kNone;  // where the keys end, no reader of qcow2 asks
-    }
+    if (length_is_right) f.repair = RepairClass::kAll;
+    // Where the keys end, no reader of qcow2 asks.
+    if (length_is_right || KeysReachable(luks, e.length)) f.effect = Effect::kNone;
     out->Add(std::move(f));
   }
   JudgeSlots(image, luks, out);
