@@ -396,6 +396,76 @@ class Converting(unittest.TestCase):
             imgio("compare", "-f", "raw", raw, path)
             clean(path)
 
+    # What is made, on what: format, options, the base's format.
+    ON_BASES = [("qcow2", [], "raw"), ("qcow2", ["-c"], "qcow2"),
+                ("qcow2", ["-o", "compat=v2,cluster_size=512"], "vpc"),
+                ("qcow2", ["-o", "extended_l2=on"], "qcow2"),
+                ("qcow2", ["-o", "cluster_size=2M"], "raw"), ("qcow", [], "qcow2"),
+                ("cow", [], "raw"), ("vpc", ["-o", "subformat=differencing,force_size=on"], "vpc"),
+                ("vpc", ["-o", "subformat=differencing,force_size=on"], "raw")]
+
+    def changed(self, raw, longer):
+        """Another disk: parts of `raw` are written anew, parts are zeros, and it may be longer."""
+        disk = bytearray(raw.read_bytes())
+        disk[100:200] = b"n" * 100
+        disk[3 * MB:3 * MB + 100000] = bytes(100000)
+        disk[5 * MB + 700:5 * MB + 200000] = b"new " * 49825
+        if longer:
+            disk += bytes(2 * MB) + b"end of it".ljust(5120, b"!")
+        return bytes(disk)
+
+    def test_onto_a_backing_file(self):
+        with temp_dir() as folder:
+            raw = self.source(folder)
+            bases = {"raw": raw, "qcow2": folder / "base.qcow2", "vpc": folder / "base.vpc"}
+            imgio("convert", "-f", "raw", "-O", "qcow2", "-c", raw, bases["qcow2"])
+            imgio("convert", "-f", "raw", "-O", "vpc", "-o", "force_size=on", raw, bases["vpc"])
+            for ours, options, below in self.ON_BASES:
+                with self.subTest(format=ours, options=options, base=below):
+                    disk = self.changed(raw, longer=ours in ("qcow2", "qcow"))
+                    new, out = folder / "new.raw", folder / f"out.{ours}"
+                    new.write_bytes(disk)
+                    imgio("convert", "--force", "-f", "raw", "-O", ours, *options, "-B",
+                          bases[below], "-F", below, new, out)
+                    imgio("compare", "-s", "-f", "raw", "-F", ours, new, out)
+                    if "cluster_size=2M" not in options:
+                        self.assertLess(os.stat(out).st_blocks * 512, 5 * MB)
+                    if ours in ("qcow2", "qcow"):
+                        qemu_img("compare", "-f", "raw", "-F", ours, new, out)
+                    if ours == "qcow2":
+                        clean(out)
+                    # Where nothing changed, the base is asked.
+                    held = json.loads(imgio("map", "--json", "-f", ours, out))
+                    self.assertTrue(all(entry["depth"] == 1 for entry in held
+                                        if 6 * MB <= entry["start"] and
+                                        entry["start"] + entry["length"] <= 8 * MB and
+                                        entry["present"]))
+                    # All of the other disk is zeros: written, so that the base does not shine through.
+                    new.write_bytes(bytes(len(disk)))
+                    imgio("convert", "--force", "-f", "raw", "-O", ours, *options, "-B",
+                          bases[below], "-F", below, new, out)
+                    imgio("compare", "-s", "-f", "raw", "-F", ours, new, out)
+
+    def test_backing_files_that_cannot_be(self):
+        with temp_dir() as folder:
+            raw, out = self.source(folder), folder / "out"
+            for arguments, code in ((("-O", "raw", "-B", raw, "-F", "raw"), 8),
+                                    (("-O", "qcow2", "-B", folder / "none", "-F", "raw"), 8),
+                                    (("-O", "qcow2", "-B", out, "-F", "raw"), 8),
+                                    (("-O", "qcow2", "-B", "nbd://localhost/x", "-F", "raw"), 8),
+                                    (("-O", "cow", "-B", raw, "-F", "qcow2"), 8),
+                                    (("-n", "-O", "qcow2", "-B", raw), 16)):
+                imgio("convert", "-f", "raw", *arguments, raw, out, code=code)
+                self.assertFalse(out.exists())
+            keep = raw.read_bytes()
+            imgio("convert", "--force", "-f", "raw", "-O", "qcow2", "-B", raw, "-F", "raw", raw, raw,
+                  code=8)
+            other = folder / "other.raw"
+            other.write_bytes(keep)
+            imgio("convert", "--force", "-f", "raw", "-O", "qcow2", "-B", raw, "-F", "raw", other, raw,
+                  code=8)
+            self.assertEqual(raw.read_bytes(), keep)
+
 
 class Layers(unittest.TestCase):
     def chain(self, folder):

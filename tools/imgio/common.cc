@@ -93,12 +93,9 @@ Result<CreateOptions> FormatOptions(const ImgioOptions& options) {
   if (result.contains("passphrase")) {
     return Error{ErrorCode::kInvalid, "a passphrase comes from a file: --password-file", {}};
   }
-  if (!options.backing.empty() && options.command == "create") {
-    result["backing_file"] = options.backing;
-  }
-  if (!options.backing_format.empty() && options.command == "create") {
-    result["backing_fmt"] = options.backing_format;
-  }
+  const bool is_new = options.command == "create" || options.command == "convert";
+  if (!options.backing.empty() && is_new) result["backing_file"] = options.backing;
+  if (!options.backing_format.empty() && is_new) result["backing_fmt"] = options.backing_format;
   bool encrypted = result.contains("encrypt.format") || result.contains("encryption");
   if (encrypted) {
     IMG_ASSIGN_OR_RETURN(result["passphrase"], Passphrase(options));

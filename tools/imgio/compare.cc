@@ -10,6 +10,7 @@
 #include "base/interrupt.h"
 #include "base/parallel.h"
 #include "base/text.h"
+#include "chain/composed.h"
 #include "tools/common/terminal.h"
 #include "tools/imgio/commands.h"
 #include "tools/imgio/extents.h"
@@ -28,14 +29,6 @@ struct ComparedPiece {
   std::optional<uint64_t> difference;  // offset of the first
 };
 
-// Zeros behind the end.
-Status ReadUpTo(Driver& driver, uint64_t offset, MutableBytes buffer) {
-  uint64_t size = driver.VirtualSize();
-  size_t inside = offset < size ? std::min<uint64_t>(buffer.size(), size - offset) : 0;
-  std::ranges::fill(buffer.subspan(inside), uint8_t{0});
-  return inside == 0 ? Ok() : driver.Read(offset, buffer.first(inside));
-}
-
 Status ComparePiece(Driver& left, Driver& right, ComparedPiece& piece) {
   const GuestRange& range = piece.range;
   piece.difference.reset();
@@ -47,8 +40,8 @@ Status ComparePiece(Driver& left, Driver& right, ComparedPiece& piece) {
                    length = std::min(kStep, range.length - done);
     MutableBytes a = MutableBytes(piece.left).first(length);
     MutableBytes b = MutableBytes(piece.right).first(length);
-    IMG_RETURN_IF_ERROR(ReadUpTo(left, offset, a));
-    IMG_RETURN_IF_ERROR(ReadUpTo(right, offset, b));
+    IMG_RETURN_IF_ERROR(ReaderOver(left)(offset, a));
+    IMG_RETURN_IF_ERROR(ReaderOver(right)(offset, b));
     if (std::memcmp(a.data(), b.data(), length) == 0) continue;
     auto at = std::ranges::mismatch(a, b);
     piece.difference = offset + static_cast<uint64_t>(at.in1 - a.begin());

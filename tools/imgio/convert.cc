@@ -7,9 +7,11 @@
 
 #include "base/parallel.h"
 #include "base/text.h"
+#include "chain/composed.h"
 #include "io/bad_ranges.h"
 #include "tools/imgio/commands.h"
 #include "tools/imgio/copy.h"
+#include "tools/imgio/new_backing.h"
 
 namespace imgfsck {
 namespace {
@@ -17,16 +19,25 @@ namespace {
 // The image that is written: a new one, or (-n) one that exists.
 struct Target {
   std::unique_ptr<NewFile> file, data;
+  std::unique_ptr<Chain> base;  // -B: what the new image does not hold is there
   std::unique_ptr<Driver> driver;
   std::unique_ptr<Chain> existing;
   Driver& get() { return existing ? existing->driver() : *driver; }
 };
 
+Status OpenBase(const ImgioOptions& o, const Format& format, CreateOptions* set, Target* target) {
+  if (!HasCreateOption(format, "backing_file")) {
+    return Error{ErrorCode::kUnsupported,
+                 fmt::format("images of format {} have no backing file", format.name),
+                 {}};
+  }
+  IMG_ASSIGN_OR_RETURN(target->base, OpenNewBacking(o, o.words[1], format, *set));
+  return NoteNewBacking(*target->base, o.words[1], format, set);
+}
+
 Status MakeTarget(const ImgioOptions& o, const Format& format, uint64_t size, Target* target) {
   IMG_ASSIGN_OR_RETURN(CreateOptions set, FormatOptions(o));
-  if (set.contains("backing_file")) {
-    return Error{ErrorCode::kUnsupported, "convert makes images without a backing file", {}};
-  }
+  if (set.contains("backing_file")) IMG_RETURN_IF_ERROR(OpenBase(o, format, &set, target));
   IMG_ASSIGN_OR_RETURN(target->file, NewFile::Create(o.words[1], o.force));
   OpenOptions open;
   open.writable = true;
@@ -41,6 +52,7 @@ Status MakeTarget(const ImgioOptions& o, const Format& format, uint64_t size, Ta
   ByteStore& store = target->file->store();
   IMG_RETURN_IF_ERROR(format.create(store, size, set));
   IMG_ASSIGN_OR_RETURN(target->driver, format.open(store, &store, open));
+  if (target->base) target->driver->SetBackingReader(ReaderOver(target->base->driver()));
   return Ok();
 }
 
@@ -126,6 +138,7 @@ Result<int> ConvertCommand(const ImgioOptions& o) {
   // Inside a raw file nothing but the bytes changes, and it has its length from the start.
   copy.parallel_write = format->name == "raw";
   copy.sparse = o.sparse.value_or(4096);
+  if (target.base) copy.base = &target.base->driver();
   copy.progress = &progress;
   std::vector<GuestRange> lost;
   IMG_RETURN_IF_ERROR(CopyDisk(source, target.get(), copy, &lost));

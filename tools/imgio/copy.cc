@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/interrupt.h"
+#include "chain/composed.h"
 #include "tools/imgio/extents.h"
 #include "tools/imgio/pipeline.h"
 
@@ -15,14 +16,16 @@ constexpr uint64_t kPiece = 1 * kMiB;            // bytes read at a time
 constexpr uint64_t kCompressedPiece = 8 * kMiB;  // so that every core has something to compress
 constexpr uint64_t kLargestGrain = 64 * kKiB;    // zeros of that many bytes are worth leaving out
 
+enum class RunKind : uint8_t { kData, kZero, kInBase };
+
 struct PieceRun {
   uint64_t at = 0, length = 0;  // in the piece
-  bool zero = false;
+  RunKind kind{};
 };
 
 struct Piece {
   GuestRange range;
-  ByteVector bytes;
+  ByteVector bytes, below;  // of the source, of the base
   std::vector<PieceRun> runs;
   std::vector<GuestRange> lost;
 };
@@ -52,7 +55,7 @@ class Copier {
     // Zeros are looked for in units that the target can leave out.
     if (options.compress) {
       grain_ = target.ClusterSize();
-    } else if (options.sparse != 0) {
+    } else if (options.sparse != 0 || options.base != nullptr) {
       grain_ = std::max(options.sparse, std::min(target.ClusterSize(), kLargestGrain));
     }
   }
@@ -60,6 +63,7 @@ class Copier {
   Status Run() {
     std::vector<Driver*> disks;
     if (grain_ != 0) disks.push_back(&source_);  // else zeros are copied, too
+    if (options_.base != nullptr) disks.push_back(options_.base);
     DataPieces pieces(disks, size_, piece_);
     Pipeline<Piece> pipeline;
     IMG_RETURN_IF_ERROR(pipeline.Run(
@@ -71,7 +75,7 @@ class Copier {
         },
         [this](Piece& piece) { return Read(piece); },
         [this](const Piece& piece) { return Take(piece); }));
-    return WriteZeros(done_, size_ - done_);
+    return WriteZerosBetween(done_, size_ - done_);
   }
 
  private:
@@ -86,8 +90,18 @@ class Copier {
       status = ReadPastDamage(source_, offset, piece.bytes, &piece.lost);
     }
     IMG_RETURN_IF_ERROR(status);
-    FindZeros(piece);
-    return parallel_write_ ? WriteRuns(offset, piece, false) : Ok();
+    if (options_.base != nullptr) IMG_RETURN_IF_ERROR(ReadBelow(piece));
+    FindRuns(piece);
+    return parallel_write_ ? WriteRuns(offset, piece, RunKind::kData) : Ok();
+  }
+
+  // A piece of the base that cannot be read is none that anything could be left to.
+  Status ReadBelow(Piece& piece) const {
+    piece.below.resize(piece.range.length);
+    auto status = ReaderOver(*options_.base)(piece.range.offset.value, piece.below);
+    if (status || !options_.salvage || !MayGoOn(status.error())) return status;
+    piece.below.clear();
+    return Ok();
   }
 
   // In order.
@@ -95,33 +109,42 @@ class Copier {
     const uint64_t offset = piece.range.offset.value;
     for (const GuestRange& lost : piece.lost) AddLost(lost.offset.value, lost.length, &lost_);
     if (options_.progress) options_.progress->Update("copied", offset, size_);
-    IMG_RETURN_IF_ERROR(WriteZeros(done_, offset - done_));
+    IMG_RETURN_IF_ERROR(WriteZerosBetween(done_, offset - done_));
     done_ = piece.range.end();
-    IMG_RETURN_IF_ERROR(WriteRuns(offset, piece, true));
-    return parallel_write_ ? Ok() : WriteRuns(offset, piece, false);
+    IMG_RETURN_IF_ERROR(WriteRuns(offset, piece, RunKind::kZero));
+    return parallel_write_ ? Ok() : WriteRuns(offset, piece, RunKind::kData);
   }
 
-  void FindZeros(Piece& piece) const {
-    const Bytes bytes = piece.bytes;
+  RunKind KindOf(const Piece& piece, uint64_t at, uint64_t length) const {
+    const Bytes bytes = Bytes(piece.bytes).subspan(at, length);
+    if (options_.base != nullptr && !piece.below.empty() &&
+        std::ranges::equal(bytes, Bytes(piece.below).subspan(at, length))) {
+      return RunKind::kInBase;
+    }
+    return grain_ != 0 && AllZero(bytes) ? RunKind::kZero : RunKind::kData;
+  }
+
+  void FindRuns(Piece& piece) const {
+    const uint64_t size = piece.bytes.size(), grain = grain_ == 0 ? size : grain_;
     piece.runs.clear();
-    const uint64_t grain = grain_ == 0 ? bytes.size() : grain_;
-    for (uint64_t at = 0; at < bytes.size(); at += grain) {
-      const uint64_t length = std::min<uint64_t>(grain, bytes.size() - at);
-      const bool zero = grain_ != 0 && AllZero(bytes.subspan(at, length));
-      if (!piece.runs.empty() && piece.runs.back().zero == zero) {
+    for (uint64_t at = 0; at < size; at += grain) {
+      const uint64_t length = std::min<uint64_t>(grain, size - at);
+      const RunKind kind = KindOf(piece, at, length);
+      if (!piece.runs.empty() && piece.runs.back().kind == kind) {
         piece.runs.back().length += length;
       } else {
-        piece.runs.push_back({at, length, zero});
+        piece.runs.push_back({at, length, kind});
       }
     }
   }
 
-  Status WriteRuns(uint64_t offset, const Piece& piece, bool zeros) {
-    for (const auto& run : piece.runs) {
-      if (run.zero != zeros) continue;
+  Status WriteRuns(uint64_t offset, const Piece& piece, RunKind kind) {
+    for (const PieceRun& run : piece.runs) {
+      if (run.kind != kind) continue;
       IMG_RETURN_IF_ERROR(
-          run.zero ? WriteZeros(offset + run.at, run.length)
-                   : WriteData(offset + run.at, Bytes(piece.bytes).subspan(run.at, run.length)));
+          kind == RunKind::kZero
+              ? WriteZeros(offset + run.at, run.length)
+              : WriteData(offset + run.at, Bytes(piece.bytes).subspan(run.at, run.length)));
     }
     return Ok();
   }
@@ -131,8 +154,13 @@ class Copier {
                              : target_.Write(offset, bytes);
   }
 
+  // Between the pieces neither the source nor the base has anything.
+  Status WriteZerosBetween(uint64_t offset, uint64_t length) {
+    return options_.zeros_needed ? WriteZeros(offset, length) : Ok();
+  }
+
   Status WriteZeros(uint64_t offset, uint64_t length) {
-    if (!options_.zeros_needed || length == 0) return Ok();
+    if ((!options_.zeros_needed && options_.base == nullptr) || length == 0) return Ok();
     if (target_.capabilities().zero) return target_.Zero(offset, length);
     const ByteVector zeros(std::min(length, kPiece));
     for (uint64_t done = 0; done < length; done += zeros.size()) {

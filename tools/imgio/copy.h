@@ -18,6 +18,9 @@ struct CopyOptions {
   bool zeros_needed = false;    // the target does not read as zeros by itself
   bool parallel_write = false;  // the target's Write() may come from several threads at once
   uint64_t sparse = 4096;       // zeros of at least so many bytes are not written; 0: all are
+  // What the target reads where nothing was written, zeros past its end; null: zeros throughout.
+  // Only what differs from it is written.
+  Driver* base = nullptr;
   Progress* progress = nullptr;
 };
 

@@ -131,6 +131,10 @@ class Declaration {
     c->add_option("-O", o_.second_format, "The new image's format (raw)")->type_name("FORMAT");
     c->add_option("-l,--snapshot", o_.snapshot, "Of this snapshot")->type_name("NAME|ID");
     c->add_flag("-c,--compressed", o_.compressed, "Compress the new image");
+    c->add_option("-B", o_.backing,
+                  "The new image's backing file: only what differs from it is written")
+        ->type_name("FILE");
+    c->add_option("-F", o_.backing_format, "The backing file's format")->type_name("FORMAT");
     c->add_flag("-n", o_.existing, "The new image exists: write into it");
     c->add_option("-S", raw_.sparse, "Zeros of so many bytes become holes; 0: none do")
         ->type_name("SIZE");
@@ -305,6 +309,8 @@ std::optional<std::string> InterpretWords(ImgioOptions* o) {
     return "write takes --from, or --pattern with --length";
   }
   if (!o->lost_map.empty() && !o->salvage) return "--lost-map goes with --salvage";
+  if (o->existing && !o->backing.empty())
+    return "-B goes with a new image, -n with one that exists";
   return std::nullopt;
 }
 
