@@ -20,6 +20,9 @@ UNKNOWABLE = {
     "ext-duplicate-other",  # of two formats for the backing file QEMU takes the one that fails
 }
 TOO_LARGE = {"start-64k-large"}  # a disk of 1.2 TiB is not read as a whole
+# All that hangs on what is damaged is listed; what of it reads rightly nobody can tell.
+WIDE = {"hdr-extended-l2-lost", "meta-overlap-snapshot-l1"}
+FOUND = {"l1-entry-zeroed", "luks-length-sector"}  # what once was wrong
 SECTOR = 512
 
 
@@ -65,7 +68,8 @@ class LostMap(ImageTest):
     on_disk = False
 
     def test_every_recipe(self):
-        for name in sample(sorted(RECIPES.keys() - UNKNOWABLE - TOO_LARGE), 60, 15):
+        chosen = sample(sorted(RECIPES.keys() - UNKNOWABLE - TOO_LARGE), 60, 15)
+        for name in sorted({*chosen, *FOUND}):
             with self.subTest(damage=name):
                 self.check(name)
 
@@ -93,7 +97,7 @@ class LostMap(ImageTest):
                 bad = [(start, length) for start, length, status in blocks if status == "-"]
                 self.assertEqual(merged(bad), merged(listed))
             self.compare(raw, reads(path, self._root / "new.raw", luks, layer), listed, document,
-                         layer)
+                         layer, name in WIDE)
 
     def listed(self, layer, texts):
         if layer is None:
@@ -111,7 +115,7 @@ class LostMap(ImageTest):
             at += length
         self.assertEqual(at, size)
 
-    def compare(self, old, outcome, listed, document, layer):
+    def compare(self, old, outcome, listed, document, layer, wide):
         bad, opens = outcome
         with open(old, "rb") as file:
             before = file.read()
@@ -128,6 +132,8 @@ class LostMap(ImageTest):
                  if at in bad or before[at:at + SECTOR] != after[at:at + SECTOR]}
         where = (layer, summary(document))
         self.assertEqual([hex(at) for at in sorted(wrong - listed)][:8], [], where)
+        if wide:
+            return
         undecided = self.undecided(document)
         zeros = bytes(SECTOR)
         needless = [hex(at) for at in sorted(listed - wrong)

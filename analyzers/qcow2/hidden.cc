@@ -4,7 +4,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 #include <set>
+#include <utility>
 
 #include "analyzers/qcow2/entry_rules.h"
 #include "analyzers/qcow2/orphans.h"
@@ -120,6 +122,27 @@ void JudgeOrphanL1(const CheckState& state, std::set<uint64_t>* listed, Findings
   });
 }
 
+// The column of the disk that no L2 table covers, where there is one and no more.
+std::optional<uint64_t> OnlyEmptyColumn(const Image& image) {
+  constexpr uint64_t kEntries = 8192;  // read at a time
+  const uint64_t needed = DivRoundUp(image.header.size, image.geometry.l2_span);
+  if (image.active.entries < needed) return std::nullopt;
+  std::optional<uint64_t> found;
+  ByteVector bytes;
+  for (uint64_t begin = 0; begin < needed; begin += kEntries) {
+    bytes.resize(std::min(kEntries, needed - begin) * 8);
+    std::vector<HostRange> bad;
+    ReadTolerant(*image.source, image.active.offset + begin * 8, bytes, &bad);
+    if (!bad.empty()) return std::nullopt;
+    for (size_t at = 0; at < bytes.size(); at += 8) {
+      if ((LoadBe<uint64_t>(&bytes[at]) & kOffsetMask) != 0) continue;
+      if (found) return std::nullopt;
+      found = begin + at / 8;
+    }
+  }
+  return found;
+}
+
 // L2 tables that lost their L1 entry, and with it all the data that they lead to.
 void JudgeOrphanL2(const CheckState& state, const std::set<uint64_t>& listed, Findings* out) {
   const Image& image = *state.image;
@@ -127,6 +150,8 @@ void JudgeOrphanL2(const CheckState& state, const std::set<uint64_t>& listed, Fi
   Orphans orphans(state);
   ByteVector start(kSector), table(g.cluster_size);
   std::vector<HostRange> bad;
+  uint64_t found = 0;
+  std::optional<Finding> first;  // held back until it is known whether there is another
   auto look = [&](uint64_t c) {
     uint64_t offset = c << g.cluster_bits;
     if (listed.contains(offset)) return true;
@@ -136,19 +161,32 @@ void JudgeOrphanL2(const CheckState& state, const std::set<uint64_t>& listed, Fi
       if (EntryInvalid(image, LoadEntry(g, start, i))) return true;
     }
     ReadTolerant(*image.source, offset, table, &bad);
-    FoundTable found = Appraise(image, orphans, table);
-    if (found.reclaims == 0 || found.reclaims * 2 < found.entries) return true;
+    const FoundTable appraised = Appraise(image, orphans, table);
+    if (appraised.reclaims == 0 || appraised.reclaims * 2 < appraised.entries) return true;
     Finding f;
     f.problem = Problem::kQcow2L2Orphan;
     f.structure = "orphan-l2";
     // A crash before the L1 entry was written leaves the same behind: by itself it proves nothing.
     f.severity = Severity::kWarning;
     f.host = MakeHostRange(offset, g.cluster_size);
-    f.detail = fmt::format("{} of {} entries", found.reclaims, found.entries);
+    f.detail = fmt::format("{} of {} entries", appraised.reclaims, appraised.entries);
+    if (found++ == 0) {
+      first = std::move(f);
+      return true;
+    }
+    if (first) out->Add(*std::exchange(first, std::nullopt));
     out->Add(std::move(f));
     return true;
   };
   ForEachOrphan(state, look, kMaxLeaksGlancedAt);
+  if (!first) return;
+  // One table without a place, and one place without a table.
+  if (auto column = OnlyEmptyColumn(image)) {
+    const uint64_t begin = *column * g.l2_span;
+    first->layer = image.LayerName(0);
+    first->guest = MakeGuestRange(begin, std::min(g.l2_span, image.header.size - begin));
+  }
+  out->Add(*std::move(first));
 }
 
 // A further snapshot entry behind the last one, whose L1 table is counted but used by nobody.

@@ -6,8 +6,9 @@
 #include <tuple>
 #include <unordered_set>
 
+#include "analyzers/qcow2/conflicts.h"
 #include "analyzers/qcow2/entry_rules.h"
-#include "formats/qcow2/metadata.h"
+#include "analyzers/qcow2/evidence.h"
 #include "repair/qcow2/lost_tables.h"
 #include "repair/qcow2/passes.h"
 #include "repair/qcow2/sequence.h"
@@ -28,13 +29,7 @@ class Strays {
         claims_(state.claims()),
         donor_(donor),
         orphans_(*orphans),
-        restored_(*restored) {
-    ForEachMeta(image_, [&](const MetaRegion& region) {
-      if (region.kind == MetaKind::kBitmapData) {
-        bitmaps_.insert(region.host.offset.value >> g_.cluster_bits);
-      }
-    });
-  }
+        restored_(*restored) {}
 
   Status Run() {
     IMG_RETURN_IF_ERROR(ForEachTable(overlay_, state_,
@@ -103,7 +98,7 @@ class Strays {
       if (kind == Kind::kSound || kind == Kind::kOther) continue;
       if (FromOtherLayer(table, bytes, i, changed)) continue;
       if (kind == Kind::kBroken) FromItself(table, bytes, i, changed);
-      if (kind == Kind::kContested) MendContested(table, bytes, i, changed);
+      if (kind == Kind::kContested) IMG_RETURN_IF_ERROR(MendContested(table, bytes, i, changed));
     }
     size_t unresolved_before = unresolved_.size();
     for (uint64_t i = 0, end; i < limit; i = end) {
@@ -220,15 +215,19 @@ class Strays {
     }
   }
 
-  // Several claim the entry's cluster. It is in the right where its neighbours point there too.
-  void MendContested(const TableRef& table, MutableBytes bytes, uint64_t i, bool* changed) {
+  // Several claim the entry's cluster. It is in the right where its neighbours point there too, and
+  // where metadata claims the cluster of which nothing stands there.
+  Status MendContested(const TableRef& table, MutableBytes bytes, uint64_t i, bool* changed) {
     uint64_t cluster = LoadEntry(g_, bytes, i).host() >> g_.cluster_bits;
     GuestRun run = RunOf(table, bytes, i, i + 1);
     run.was_mapped = true;
     bool rightful =
         (run.left && *run.left + 1 == cluster) || (run.right && *run.right == cluster + 1);
-    // A bitmap that stands on guest data is itself in the wrong place.
-    if (rightful || bitmaps_.contains(cluster)) return;
+    if (rightful) return Ok();
+    if (claims_.IsMeta(cluster)) {
+      IMG_RETURN_IF_ERROR(FindMetadata());
+      if (!metadata_->contains(cluster)) return Ok();
+    }
     // Where neighbours stand apart, their order is no evidence against this entry.
     RunMatch match = MatchRun(state_, orphans_, run);
     if (match.confidence > 0) {
@@ -236,6 +235,31 @@ class Strays {
     } else if (claims_.IsMeta(cluster)) {
       unresolved_.push_back({table, i});
     }
+    return Ok();
+  }
+
+  // Which of the contested clusters hold what the metadata that claims them would be.
+  Status FindMetadata() {
+    if (metadata_) return Ok();
+    metadata_.emplace();
+    ClaimList list;
+    IMG_RETURN_IF_ERROR(CollectClaims(
+        image_, *state_.columns,
+        [&](uint64_t c) {
+          return c < claims_.clusters() && claims_.IsConflict(c) && claims_.IsMeta(c);
+        },
+        &list));
+    const Evidence evidence(image_, claims_);
+    for (const Claim& claim : list.claims) {
+      if (claim.kind != Claim::Kind::kMeta) continue;
+      Claim data;
+      data.cluster = claim.cluster;
+      data.kind = Claim::Kind::kData;
+      if (evidence.Weigh(data, claim).favours == Verdict::Favours::kOther) {
+        metadata_->insert(claim.cluster);
+      }
+    }
+    return Ok();
   }
 
   // As many entries are broken as clusters have no owner; of several, the order must be known.
@@ -276,8 +300,8 @@ class Strays {
   };
   std::vector<Place> unresolved_;
   std::vector<ByteVector> others_;
-  std::optional<ByteVector> lent_;        // the donor's table of the column
-  std::unordered_set<uint64_t> bitmaps_;  // clusters of bitmap data
+  std::optional<ByteVector> lent_;                        // the donor's table of the column
+  std::optional<std::unordered_set<uint64_t>> metadata_;  // FindMetadata()
   uint64_t steps_ = 0, steps_up_ = 0;
 };
 
