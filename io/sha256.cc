@@ -1,33 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
+// By those functions of libcrypto that need no library to be started: EVP in 3.0 reads a
+// configuration file, makes thousands of allocations, and crashes when one of them fails.
 #include "io/sha256.h"
 
-#include <openssl/evp.h>
+#include <openssl/sha.h>
 
 #include <array>
-#include <new>
 
 #include "base/result.h"
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"  // 3.0 would have EVP used
 
 namespace imgfsck {
 
 struct Sha256::Impl {
-  EVP_MD_CTX* context = EVP_MD_CTX_new();
-  ~Impl() { EVP_MD_CTX_free(context); }
+  SHA256_CTX context;
 };
 
-Sha256::Sha256() : impl_(std::make_unique<Impl>()) {
-  const bool made =
-      impl_->context != nullptr && EVP_DigestInit_ex(impl_->context, EVP_sha256(), nullptr) == 1;
-  if (made) return;
-  // libcrypto got no memory: what happens is what happens when `new` gets none.
-  if (const std::new_handler handler = std::get_new_handler(); handler != nullptr) handler();
-  IMG_CHECK(made);
-}
+Sha256::Sha256() : impl_(std::make_unique<Impl>()) { IMG_CHECK(SHA256_Init(&impl_->context) == 1); }
 
 Sha256::~Sha256() = default;
 
 void Sha256::Add(Bytes bytes) {
-  IMG_CHECK(EVP_DigestUpdate(impl_->context, bytes.data(), bytes.size()) == 1);
+  IMG_CHECK(SHA256_Update(&impl_->context, bytes.data(), bytes.size()) == 1);
 }
 
 void Sha256::AddNumber(uint64_t number) {
@@ -37,10 +33,9 @@ void Sha256::AddNumber(uint64_t number) {
 }
 
 std::string Sha256::HexDigest() {
-  std::array<uint8_t, EVP_MAX_MD_SIZE> digest;
-  unsigned length = 0;
-  IMG_CHECK(EVP_DigestFinal_ex(impl_->context, digest.data(), &length) == 1);
-  return HexEncode(Bytes(digest).first(length));
+  std::array<uint8_t, SHA256_DIGEST_LENGTH> digest;
+  IMG_CHECK(SHA256_Final(digest.data(), &impl_->context) == 1);
+  return HexEncode(digest);
 }
 
 std::string HexSha256(Bytes bytes) {
@@ -50,3 +45,5 @@ std::string HexSha256(Bytes bytes) {
 }
 
 }  // namespace imgfsck
+
+#pragma GCC diagnostic pop

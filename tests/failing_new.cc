@@ -1,38 +1,58 @@
 // SPDX-License-Identifier: Apache-2.0
-// Preloaded into a program under test: the n-th `new` fails, once, from when the program has said
-// what to do then. IMGFSCK_ALLOCATIONS names a file of two numbers: which one fails (0: none), and
-// how many there were, in all processes of the program together. What C libraries allocate by
-// malloc() is not touched: libseccomp 2.5 and libcrypto 3.0 crash when that fails.
+// Preloaded into a program under test: the n-th allocation of a kind fails, once, from when the
+// program has said what to do when a `new` fails. IMGFSCK_ALLOCATIONS names a file of three
+// numbers: which one fails (0: none); how many there were, in all processes of the program
+// together; and the kind (0: `new`; 1: what C libraries ask malloc() and its kin for).
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <new>
 
+extern "C" {
+// glibc's own, by names that nobody puts others in place of.
+void* __libc_malloc(std::size_t size);
+void* __libc_calloc(std::size_t count, std::size_t size);
+void* __libc_realloc(void* place, std::size_t size);
+void* __libc_memalign(std::size_t alignment, std::size_t size);
+}
+
 namespace {
 
+enum Kind : uint64_t { kNew, kMalloc };
+
 struct State {
-  std::atomic<uint64_t> failing, made;
+  std::atomic<uint64_t> failing, made, kind;
 };
 
 State* state = nullptr;
 std::atomic<bool> armed{false};
 
+// Counts one; whether it is the one that fails.
+bool Fails(Kind kind) {
+  return armed.load() && state->kind.load() == kind &&
+         state->made.fetch_add(1) + 1 == state->failing.load();
+}
+
+bool MallocFails() {
+  if (!Fails(kMalloc)) return false;
+  errno = ENOMEM;
+  return true;
+}
+
 void* Allocate(std::size_t size) {
-  void* place = nullptr;
-  if (!armed.load() || state->made.fetch_add(1) + 1 != state->failing.load()) {
-    place = std::malloc(size);
-  }
+  void* place = Fails(kNew) ? nullptr : __libc_malloc(size);
   while (place == nullptr) {
     std::new_handler handler = std::get_new_handler();
     if (handler == nullptr) throw std::bad_alloc();
     handler();
-    place = std::malloc(size);
+    place = __libc_malloc(size);
   }
   return place;
 }
@@ -60,3 +80,31 @@ void operator delete(void* place) noexcept { std::free(place); }
 void operator delete[](void* place) noexcept { std::free(place); }
 void operator delete(void* place, std::size_t) noexcept { std::free(place); }
 void operator delete[](void* place, std::size_t) noexcept { std::free(place); }
+
+extern "C" {
+
+void* malloc(std::size_t size) noexcept { return MallocFails() ? nullptr : __libc_malloc(size); }
+
+void* calloc(std::size_t count, std::size_t size) noexcept {
+  return MallocFails() ? nullptr : __libc_calloc(count, size);
+}
+
+void* realloc(void* place, std::size_t size) noexcept {
+  return MallocFails() ? nullptr : __libc_realloc(place, size);
+}
+
+void* memalign(std::size_t alignment, std::size_t size) noexcept {
+  return MallocFails() ? nullptr : __libc_memalign(alignment, size);
+}
+
+void* aligned_alloc(std::size_t alignment, std::size_t size) noexcept {
+  return memalign(alignment, size);
+}
+
+int posix_memalign(void** place, std::size_t alignment, std::size_t size) noexcept {
+  if (Fails(kMalloc)) return ENOMEM;
+  *place = __libc_memalign(alignment, size);
+  return *place == nullptr ? ENOMEM : 0;
+}
+
+}  // extern "C"

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Check, repair, rollback and recovery of an image of every format, with the n-th `new` failing:
-every one in a long run, else a seeded sample. The answer is 8 with a sentence, or the one that would
-have been given; never a signal. The image is the old one, the new one, or --recover makes it one of
-the two."""
+"""Check, repair, rollback and recovery of an image of every format, with the n-th `new` failing, or
+the n-th malloc() of the C libraries (SQLite, libcrypto, zlib): every one in a long run, else a seeded
+sample. The answer is 8 with a sentence, or the one that would have been given; never a signal. The
+image is the old one, the new one, or --recover makes it one of the two."""
 import os
 import shutil
 import struct
@@ -13,6 +13,7 @@ from imglib.fixtures import Bases, all_fixtures
 from imglib.programs import BIN, SANITIZED, copy, digest, imgfsck, run
 from imglib.testing import ImageTest, main, sample
 
+KINDS = {"new": 0, "malloc": 1}
 HOOK = BIN.parent / "tests" / "libfailing_new.so"
 DAMAGED = ("qcow2/refcount-block-zeroed-16", "qcow/data-crosslink", "vhd/copy-checksum",
            "cow/data-beyond-eof")
@@ -29,12 +30,12 @@ class FaultAllocations(ImageTest):
         fixtures = {f"{f.format}/{f.name}": f for f in all_fixtures(Bases(self._root)).values()}
         self.fixtures = [fixtures[name] for name in DAMAGED]
 
-    def traced(self, failing, *words):
-        """(what the program answered, how many allocations it made)"""
-        self.state.write_bytes(struct.pack("=QQ", failing, 0))
+    def traced(self, kind, failing, *words):
+        """(what the program answered, how many allocations of that kind it made)"""
+        self.state.write_bytes(struct.pack("=QQQ", failing, 0, KINDS[kind]))
         done = run(BIN / "imgfsck", "--threads", "1", *words,
                    env={"LD_PRELOAD": str(HOOK), "IMGFSCK_ALLOCATIONS": str(self.state)})
-        return done, struct.unpack("=QQ", self.state.read_bytes())[1]
+        return done, struct.unpack("=QQQ", self.state.read_bytes())[1]
 
     def prepare(self, fixture):
         """The damaged image, what it is called, and as it will be when it is repaired."""
@@ -59,15 +60,18 @@ class FaultAllocations(ImageTest):
 
     def loop(self, path, source, words):
         """Every allocation of that command failing in turn; how often it answered 8."""
+        return sum(self.loop_of(kind, path, source, words) for kind in KINDS)
+
+    def loop_of(self, kind, path, source, words):
         self.restore(path, source)
-        good, count = self.traced(0, *words)
+        good, count = self.traced(kind, 0, *words)
         self.assertIn(good.code, (0, 1, 4), good.err)
         self.assertGreater(count, 100)
         refused = 0
         for failing in sample(range(1, count + 1), 12):
             self.restore(path, source)
-            done, _ = self.traced(failing, *words)
-            with self.subTest(words=words, failing=failing, of=count, err=done.err):
+            done, _ = self.traced(kind, failing, *words)
+            with self.subTest(kind=kind, words=words, failing=failing, of=count, err=done.err):
                 self.assertIn(done.code, (good.code, 8))
                 if done.code == 8:
                     refused += 1
