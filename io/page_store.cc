@@ -45,8 +45,12 @@ uint64_t PageStore::NextMissing(uint64_t page) const {
 }
 
 Error PageStore::SpillError(int os_error, const char* verb) const {
-  return ErrorFromErrno(
+  Error error = ErrorFromErrno(
       os_error, fmt::format("{} the temporary file in {}", verb, Printable(spill_directory_)));
+  // The file stands for memory. Its trouble says nothing about the image, and nothing that is tried
+  // with the image instead would get any further.
+  error.code = ErrorCode::kOutOfMemory;
+  return error;
 }
 
 Status PageStore::OpenSpillFile() {

@@ -48,7 +48,7 @@ class Run {
       PrintMessage(kTool, "", done.error().message);
       code = ExitCodeFor(done.error());
     } else {
-      code = ExitCodeOf(result_);
+      code = ExitCodeOf(result_) | (incomplete_ ? kExitFailed : kExitClean);
       if (options_.exit_zero) code &= kExitFailed;
     }
     if (log_ == nullptr) return code;
@@ -138,11 +138,13 @@ class Run {
       const ImageFacts& facts = result_.files[i].facts;
       models.push_back(ModelPath(folder, i));
       if (facts.model_trouble.empty()) continue;
+      incomplete_ = true;
       PrintMessage(kTool, result_.files[i].file.path,
                    fmt::format("not in the database: {}", facts.model_trouble));
     }
     IMG_ASSIGN_OR_RETURN(const auto troubles, WriteTriageDatabase(result_, models, options_.db));
     for (const ModelTrouble& trouble : troubles) {
+      incomplete_ = true;
       PrintMessage(kTool, result_.files[trouble.file].file.path,
                    fmt::format("not in the database: {}", trouble.message));
     }
@@ -218,6 +220,7 @@ class Run {
   Progress progress_;
   std::unique_ptr<CustodyLog> log_;
   TriageResult result_;
+  bool incomplete_ = false;  // something is not in the database that was asked for
 };
 
 int VerifyLog(const std::string& path) {

@@ -246,7 +246,7 @@ TEST(Overlay, ASpillThatFailsIsAnError) {
   ASSERT_TRUE(overlay.WriteAt(0, AsBytes("x")));
   auto status = overlay.WriteAt(5000, AsBytes("x"));
   ASSERT_FALSE(status);
-  EXPECT_EQ(status.error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(status.error().code, ErrorCode::kOutOfMemory);
   EXPECT_NE(status.error().message.find("/nonexistent"), std::string::npos);
   EXPECT_EQ(overlay.PagesHeld(), 1u);
 }
