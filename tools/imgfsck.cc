@@ -3,11 +3,10 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <fstream>
-
 #include "base/interrupt.h"
 #include "report/explain.h"
 #include "tools/common/exit_codes.h"
+#include "tools/common/passphrase.h"
 #include "tools/common/sandbox.h"
 #include "tools/imgfsck/page.h"
 #include "tools/imgfsck/run.h"
@@ -25,15 +24,6 @@ int ShowCatalogue(const ImgfsckOptions& options) {
     WriteProblemList(out);
   }
   return out.Finish() ? kExitClean : kExitFailed;
-}
-
-// The first line's worth of a file: one trailing newline is dropped.
-Result<std::string> ReadPassword(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::string text((std::istreambuf_iterator<char>(in)), {});
-  if (!in) return Error{ErrorCode::kIo, "cannot read the passphrase from " + path, {}};
-  if (text.ends_with('\n')) text.pop_back();
-  return text;
 }
 
 int Fail(const std::string& path, const Error& error) {
@@ -108,8 +98,8 @@ int Run(int argc, char** argv) {
   ImgfsckOptions& options = command.options;
   if (!options.explain.empty() || options.list_problems) return ShowCatalogue(options);
   if (!options.password_file.empty()) {
-    auto password = ReadPassword(options.password_file);
-    if (!password) return Fail(options.password_file, password.error());
+    auto password = ReadPassphrase(options.password_file);
+    if (!password) return Fail("", password.error());
     options.repair_options.check.passphrase = *password;
   }
   if (auto free = CheckPagePath(options); !free) return Fail("", free.error());

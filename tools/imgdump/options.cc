@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "tools/common/arguments.h"
 #include "tools/common/exit_codes.h"
 #include "tools/common/markdown.h"
 
@@ -105,6 +106,7 @@ ParsedImgdump ParseImgdump(std::vector<std::string> arguments) {
   std::reverse(arguments.begin(), arguments.end());
   try {
     app.parse(arguments);
+    RefuseEmptyValues(app);
   } catch (const CLI::CallForHelp&) {
     parsed.exit_code = kExitClean;
     parsed.text = app.help();

@@ -8,6 +8,7 @@
 
 #include "base/text.h"
 #include "formats/format.h"
+#include "tools/common/arguments.h"
 #include "tools/common/exit_codes.h"
 #include "tools/common/markdown.h"
 
@@ -295,6 +296,7 @@ ParsedCommand ParseImgfsck(std::vector<std::string> arguments) {
   std::reverse(arguments.begin(), arguments.end());
   try {
     app.parse(arguments);
+    RefuseEmptyValues(app);
   } catch (const CLI::CallForHelp&) {
     parsed.exit_code = 0;
     parsed.text = app.help();

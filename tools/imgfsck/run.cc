@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "io/file.h"
 #include "repair/engine.h"
 #include "repair/orphan_files.h"
 #include "repair/output.h"
@@ -77,6 +78,8 @@ class Runner {
 
   Status DoRecover() {
     IMG_ASSIGN_OR_RETURN(auto outcome, Recover(path_, options_.undo));
+    // Nothing to do for an image; a name that leads to none is a mistake.
+    if (outcome != RecoverOutcome::kFinished) IMG_RETURN_IF_ERROR(FileSource::Open(path_));
     message_ = outcome == RecoverOutcome::kFinished
                    ? "the interrupted repair is finished; its undo record can roll it back"
                    : "no interrupted repair: nothing to do";

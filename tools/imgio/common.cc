@@ -5,16 +5,14 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <fstream>
 
 #include "base/text.h"
+#include "tools/common/passphrase.h"
 #include "tools/common/terminal.h"
 #include "tools/imgio/commands.h"
 
 namespace imgfsck {
 namespace {
-
-constexpr size_t kLongestPassphrase = 64 * 1024;  // bytes
 
 // What is read while others write may be of different times.
 void WarnOfWriters(const Chain& chain) {
@@ -44,16 +42,7 @@ bool HasCreateOption(const Format& format, std::string_view name) {
 
 Result<std::string> Passphrase(const ImgioOptions& options) {
   if (options.password_file.empty()) return std::string();
-  std::ifstream in(options.password_file, std::ios::binary);
-  std::string text(kLongestPassphrase + 1, '\0');
-  in.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<size_t>(in.gcount()));
-  if (!in.eof() || in.bad() || text.size() > kLongestPassphrase) {
-    return Error{
-        ErrorCode::kIo, "cannot read the passphrase from " + Printable(options.password_file), {}};
-  }
-  if (text.ends_with('\n')) text.pop_back();
-  return text;
+  return ReadPassphrase(options.password_file);
 }
 
 Result<std::unique_ptr<Chain>> OpenChain(const ImgioOptions& options, const std::string& path,

@@ -8,6 +8,7 @@
 #include <span>
 
 #include "base/text.h"
+#include "tools/common/arguments.h"
 #include "tools/common/exit_codes.h"
 #include "tools/common/markdown.h"
 
@@ -342,6 +343,7 @@ ParsedImgio ParseImgio(std::vector<std::string> arguments) {
   std::reverse(arguments.begin(), arguments.end());
   try {
     app.parse(arguments);
+    RefuseEmptyValues(app, {"-b", "-o"});  // no backing file, nothing special
   } catch (const CLI::CallForHelp&) {
     auto chosen = app.get_subcommands();
     parsed.exit_code = 0;

@@ -8,6 +8,7 @@
 
 #include "base/parallel.h"
 #include "base/text.h"
+#include "tools/common/arguments.h"
 #include "tools/common/exit_codes.h"
 #include "tools/common/markdown.h"
 
@@ -190,6 +191,7 @@ ParsedImgtriage ParseImgtriage(std::vector<std::string> arguments) {
   std::reverse(arguments.begin(), arguments.end());
   try {
     app.parse(arguments);
+    RefuseEmptyValues(app);
   } catch (const CLI::CallForHelp&) {
     parsed.exit_code = kExitClean;
     parsed.text = app.help();
