@@ -132,7 +132,7 @@ bool ResemblesOthers(const ByteSource& image, const CheckState& state, const Tab
 
 class Assigner {
  public:
-  Assigner(const ByteSource& image, const CheckState& state, const ScanResult& scan,
+  Assigner(const ByteSource& image, const CheckState& state, const ScannedTables& scan,
            std::vector<LostTable>* lost)
       : image_(image),
         state_(state),
@@ -280,7 +280,7 @@ class Assigner {
   const ByteSource& image_;
   const CheckState& state_;
   const Image& parsed_;
-  const ScanResult& scan_;
+  const ScannedTables& scan_;
   std::vector<LostTable>& lost_;
   Windows windows_;
   std::vector<const FoundTable*> tables_;
@@ -357,13 +357,13 @@ std::vector<TableRef> OtherTables(const CheckState& state, const TableRef& ref) 
   return tables;
 }
 
-void AssignTables(const ByteSource& image, const CheckState& state, const ScanResult& scan,
+void AssignTables(const ByteSource& image, const CheckState& state, const ScannedTables& scan,
                   std::vector<LostTable>* lost) {
   Assigner(image, state, scan, lost).Run();
 }
 
 void FindMisled(const ByteSource& image, const CheckState& state, const Donor& donor,
-                const ScanResult& scan, std::vector<LostTable>* lost) {
+                const ScannedTables& scan, std::vector<LostTable>* lost) {
   const Image& parsed = *state.image;
   // All columns of the active disk by table; only tables with two of them matter.
   std::map<uint64_t, std::vector<uint64_t>> columns;

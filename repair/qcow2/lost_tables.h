@@ -39,7 +39,7 @@ std::vector<LostTable> FindLostTables(const ByteSource& image, const CheckState&
 inline constexpr size_t kMaxUnset = 1 << 14;
 
 // Gives `lost` the tables in `scan` that belong to them.
-void AssignTables(const ByteSource& image, const CheckState& state, const ScanResult& scan,
+void AssignTables(const ByteSource& image, const CheckState& state, const ScannedTables& scan,
                   std::vector<LostTable>* lost);
 
 // The tables of other layers that map the same range as `ref` does, or should.
@@ -53,7 +53,7 @@ std::unordered_set<uint64_t> OtherMetadata(const CheckState& state);
 // neighbours tell, other layers, the donor, or the only table found. Adds that one to *lost, as
 // kPointer.
 void FindMisled(const ByteSource& image, const CheckState& state, const Donor& donor,
-                const ScanResult& scan, std::vector<LostTable>* lost);
+                const ScannedTables& scan, std::vector<LostTable>* lost);
 
 // Where entry `index` of column `column` of `layer` leads to; nothing for all but plain data.
 std::optional<uint64_t> HostAt(const ByteSource& image, const Image& parsed, size_t layer,

@@ -192,7 +192,7 @@ void TableBuilder::TakeInSequence(const Work& work) {
     end = begin + 1;
     if (known[begin]) continue;
     while (end < work.limit && !known[end]) ++end;
-    GuestRun run;
+    SequenceRun run;
     run.count = end - begin;
     run.was_mapped = true;
     const auto first = static_cast<int64_t>(begin), last = static_cast<int64_t>(end);

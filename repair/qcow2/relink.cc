@@ -106,7 +106,7 @@ class Relink : PassBody {
   Status RebuildTables() {
     std::vector<LostTable> lost = FindLostTables(context_.image, state_, true);
     SetForeignApart(&lost);
-    ScanResult scan;
+    ScannedTables scan;
     IMG_RETURN_IF_ERROR(ScanForTables(context_.image, state_, orphans_, &scan));
     FindMisled(context_.image, state_, donor_, scan, &lost);
     for (const auto& [offset, table] : scan.tables) orphans_.MarkTable(offset >> g_.cluster_bits);
@@ -145,7 +145,7 @@ class Relink : PassBody {
 
   // What the donor has of each lost table; a table found where the donor has one belongs there.
   std::vector<std::vector<TableSource>> AskDonor(const std::vector<LostTable>& lost,
-                                                 ScanResult* scan) const {
+                                                 ScannedTables* scan) const {
     std::vector<std::vector<TableSource>> lent;
     if (!donor_.usable()) return lent;
     for (const LostTable& l : lost) {

@@ -11,7 +11,7 @@ constexpr uint64_t kEstablishedRun = 16;  // clusters in order before the order 
 
 class Matcher {
  public:
-  Matcher(const CheckState& state, const Orphans& orphans, const GuestRun& run)
+  Matcher(const CheckState& state, const Orphans& orphans, const SequenceRun& run)
       : claims_(state.claims()), orphans_(orphans), run_(run) {}
 
   RunMatch Match() {
@@ -92,12 +92,12 @@ class Matcher {
 
   const ClaimMap& claims_;
   const Orphans& orphans_;
-  const GuestRun& run_;
+  const SequenceRun& run_;
 };
 
 }  // namespace
 
-RunMatch MatchRun(const CheckState& state, const Orphans& orphans, const GuestRun& run) {
+RunMatch MatchRun(const CheckState& state, const Orphans& orphans, const SequenceRun& run) {
   if (run.count == 0) return {};
   return Matcher(state, orphans, run).Match();
 }

@@ -10,7 +10,7 @@
 
 namespace imgfsck::qcow2 {
 
-struct GuestRun {
+struct SequenceRun {
   uint64_t count = 0;                    // guest clusters in a row without a mapping
   std::optional<uint64_t> left, right;   // host clusters of the guest clusters before and behind
   uint64_t left_run = 0, right_run = 0;  // guest clusters before (behind) in host order too
@@ -23,6 +23,6 @@ struct RunMatch {
   std::string_view evidence;
 };
 
-RunMatch MatchRun(const CheckState& state, const Orphans& orphans, const GuestRun& run);
+RunMatch MatchRun(const CheckState& state, const Orphans& orphans, const SequenceRun& run);
 
 }  // namespace imgfsck::qcow2

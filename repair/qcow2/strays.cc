@@ -66,9 +66,9 @@ class Strays {
   }
 
   // The neighbours of entries [begin, end), also across the table's edge.
-  GuestRun RunOf(const TableRef& table, Bytes bytes, uint64_t begin, uint64_t end) const {
+  SequenceRun RunOf(const TableRef& table, Bytes bytes, uint64_t begin, uint64_t end) const {
     const auto first = static_cast<int64_t>(begin), last = static_cast<int64_t>(end);
-    GuestRun run;
+    SequenceRun run;
     run.count = end - begin;
     run.left = SoundHost(bytes, first - 1);
     run.right = SoundHost(bytes, last);
@@ -202,7 +202,7 @@ class Strays {
   void MendRun(const TableRef& table, MutableBytes bytes, uint64_t begin, uint64_t end, bool broken,
                bool* changed) {
     if (!broken && !image_.header.is_v3()) return;
-    GuestRun run = RunOf(table, bytes, begin, end);
+    SequenceRun run = RunOf(table, bytes, begin, end);
     run.was_mapped = broken;
     RunMatch match = MatchRun(state_, orphans_, run);
     for (uint64_t i = begin; i < end; ++i) {
@@ -219,7 +219,7 @@ class Strays {
   // where metadata claims the cluster of which nothing stands there.
   Status MendContested(const TableRef& table, MutableBytes bytes, uint64_t i, bool* changed) {
     uint64_t cluster = LoadEntry(g_, bytes, i).host() >> g_.cluster_bits;
-    GuestRun run = RunOf(table, bytes, i, i + 1);
+    SequenceRun run = RunOf(table, bytes, i, i + 1);
     run.was_mapped = true;
     bool rightful =
         (run.left && *run.left + 1 == cluster) || (run.right && *run.right == cluster + 1);

@@ -32,7 +32,8 @@ bool ShapedLikeL1(const Image& image, Bytes cluster) {
 
 class Scan {
  public:
-  Scan(const ByteSource& bytes, const CheckState& state, const Orphans& orphans, ScanResult* result)
+  Scan(const ByteSource& bytes, const CheckState& state, const Orphans& orphans,
+       ScannedTables* result)
       : bytes_(bytes), state_(state), image_(*state.image), orphans_(orphans), result_(result) {}
 
   Status Run() {
@@ -108,14 +109,14 @@ class Scan {
   const CheckState& state_;
   const Image& image_;
   const Orphans& orphans_;
-  ScanResult* result_;
+  ScannedTables* result_;
   std::vector<uint64_t> l1_clusters_;  // ascending
 };
 
 }  // namespace
 
 Status ScanForTables(const ByteSource& image, const CheckState& state, const Orphans& orphans,
-                     ScanResult* result) {
+                     ScannedTables* result) {
   return Scan(image, state, orphans, result).Run();
 }
 

@@ -12,7 +12,7 @@
 
 namespace imgfsck::qcow2 {
 
-struct ScanResult {
+struct ScannedTables {
   std::map<uint64_t, FoundTable> tables;  // by offset
   bool truncated = false;                 // there were more than are kept
 };
@@ -20,6 +20,6 @@ struct ScanResult {
 // `image` is the overlay that the repair works on. Tables with less than a quarter of their entries
 // on clusters that miss a reference are left out.
 Status ScanForTables(const ByteSource& image, const CheckState& state, const Orphans& orphans,
-                     ScanResult* result);
+                     ScannedTables* result);
 
 }  // namespace imgfsck::qcow2
