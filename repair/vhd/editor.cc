@@ -12,6 +12,7 @@ namespace imgfsck::vhd {
 namespace {
 
 constexpr uint64_t kPiece = kMiB;
+constexpr uint64_t kWorthAsking = 64 * kKiB;  // to ask for holes takes longer than to read less
 
 // Behind all blocks and metadata; where the footer stands, when nothing reaches over it and nothing
 // follows it; else behind the last byte of the file.
@@ -138,8 +139,11 @@ Status Editor::CopyFrom(const ByteSource& source, uint64_t from, uint64_t to, ui
     IMG_RETURN_IF_ERROR(CheckStop());
     uint64_t piece = std::min(length, kPiece);
     if (from < source.Size()) {
-      auto extent = source.ExtentAt(from);
-      bool hole = extent && extent->hole && extent->length >= piece;
+      bool hole = false;
+      if (piece >= kWorthAsking) {
+        auto extent = source.ExtentAt(from);
+        hole = extent && extent->hole && extent->length >= piece;
+      }
       if (!hole) {
         buffer.resize(piece);
         IMG_RETURN_IF_ERROR(ReadPadded(source, from, buffer));
