@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows 44 to 51 and 54: every entry of the block table, then all blocks in file order. One pass
-// over the table and one sort: O(n log n) time, 8 bytes for each block that lies in the file.
+// Rows 44 to 51 and 54: every entry of the block table, then all blocks in file order. Passes over
+// the table and over the blocks: time linear in the table, 16 bytes for each block that lies in the
+// file while they are put in order, 8 afterwards.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -32,6 +33,21 @@ int NeighbourFit(const Image& image, const Block& block) {
 
 namespace {
 
+// Ascending by sector, then by index: they come by index, and equal ones keep their order.
+void SortBySector(std::vector<Block>* blocks) {
+  constexpr int kDigit = 11;  // bits looked at in one pass
+  constexpr uint32_t kValues = 1 << kDigit;
+  std::vector<Block> sorted(blocks->size());
+  for (int shift = 0; shift < 32; shift += kDigit) {
+    auto digit = [&](const Block& block) { return block.sector >> shift & (kValues - 1); };
+    std::vector<size_t> next(kValues + 1);
+    for (const Block& block : *blocks) ++next[digit(block) + 1];
+    for (size_t value = 1; value <= kValues; ++value) next[value] += next[value - 1];
+    for (const Block& block : *blocks) sorted[next[digit(block)]++] = block;
+    blocks->swap(sorted);
+  }
+}
+
 class TableWalk {
  public:
   TableWalk(const CheckOptions& options, CheckState* state, CheckReport* report)
@@ -59,7 +75,7 @@ class TableWalk {
       out_->Add(At(Problem::kImageUnreadable, "bat", bad.offset.value, bad.length));
       ++report_->counts.check_errors;
     }
-    std::ranges::sort(state_->blocks);
+    SortBySector(&state_->blocks);
     JudgeOverlaps();
     JudgeAlignment();
     Conclude();
