@@ -247,6 +247,34 @@ class Relink(ImageTest):
                     else:
                         self.assertEqual(self.view(path, "now.raw"), sound)
 
+    def test_what_was_cut_off_is_nowhere_else(self):
+        """A cluster that a crash left without an owner, and a file that lost its end: the mapping of
+        the end does not get that cluster, though it is the only one and the mapping, too."""
+        base = self._root / "cut.qcow2"
+        qemu_img("create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", base, "1M")
+        clusters = [5, 9, 2, 30, 17, 40, 60, 33]  # in the order of the file
+        qemu_io(base, [f"write -P {number} {number * 4096} 4096" for number in clusters])
+        tables = Tables(base, random.Random(1))
+        tables.put(tables.tables[0] + 8 * 9, 0)
+        tables.save()
+        with open(base, "r+b") as file:
+            file.truncate(base.stat().st_size - 4096)
+        for modes in (["all"], ["safe"], ["safe", "all"]):
+            with self.subTest(modes=modes):
+                path = self.folder / "disk.qcow2"
+                path.write_bytes(base.read_bytes())
+                for mode in modes:
+                    code, _ = check_json(path, f"--repair={mode}", "--no-undo")
+                self.assertEqual(code, 4 if modes == ["safe"] else 1)
+                self.assertIn(bytes([9]) * 4096, path.read_bytes())  # kept, reachable or not
+                raw = self.folder / "now.raw"
+                qemu_img("convert", "--salvage", "-O", "raw", path, raw)
+                now = raw.read_bytes()
+                for number in clusters:
+                    lost = number in (9, 33)
+                    self.assertEqual(now[number * 4096:(number + 1) * 4096],
+                                     bytes([0 if lost else number]) * 4096, number)
+
     def test_a_donor_lends_what_nothing_else_knows(self):
         base = self._root / "donor.qcow2"
         fill(base, PERMUTED)

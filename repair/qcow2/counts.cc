@@ -112,6 +112,12 @@ class Counts : PassBody {
 
   Status MendPastEof(const CountRun& run) {
     if (!May(Problem::kQcow2RefcountPastEof)) return Ok();
+    // They may tell which mappings lead to what was cut off. Free, such a cluster would be given to
+    // somebody else, into whose data the mapping would lead then.
+    if (evidence_) {
+      kept_ += run.length;
+      return Ok();
+    }
     for (uint64_t c = run.cluster; c < run.cluster + run.length; ++c) {
       IMG_RETURN_IF_ERROR(Set(c, 0));
       ++outcome_.changes;

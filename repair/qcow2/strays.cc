@@ -46,6 +46,7 @@ class Strays {
   Kind KindOf(const Entry& entry) const {
     // Only an exact zero: QEMU marks what it zeroes, and what it discards above a backing file.
     if (entry.empty()) return Kind::kEmpty;
+    if (IsCutOff(entry)) return Kind::kOther;
     if (entry.compressed()) {
       return EntryInvalid(image_, entry) ? Kind::kBroken : Kind::kOther;
     }
@@ -56,6 +57,17 @@ class Strays {
     }
     if (!IsAligned(host, g_.cluster_size) || host >= image_.file_size) return Kind::kBroken;
     return claims_.IsConflict(host >> g_.cluster_bits) ? Kind::kContested : Kind::kSound;
+  }
+
+  // It leads behind the end of the file, to a cluster that is counted: what it led to was cut off
+  // with the end, and is none of the clusters without an owner.
+  bool IsCutOff(const Entry& entry) const {
+    uint64_t host = entry.host();
+    if (entry.compressed()) {
+      host = AlignDown(DecodeCompressed(g_, entry.descriptor).offset, g_.cluster_size);
+    }
+    return host >= image_.file_size && IsAligned(host, g_.cluster_size) &&
+           StoredCount(image_, host >> g_.cluster_bits) > 0;
   }
 
   std::optional<uint64_t> SoundHost(Bytes bytes, int64_t index) const {
