@@ -6,7 +6,7 @@ import json
 import pathlib
 import re
 
-from imglib import hostile
+from imglib import hostile, hostile_vmdk
 from imglib.programs import BIN, run
 from imglib.testing import ImageTest, main
 
@@ -47,7 +47,7 @@ class Policy(ImageTest):
     def test_every_reason_has_an_attack(self):
         listed = {line.split(":")[0] for line in
                   run(BIN / "imgtriage", "--list-reasons", check=True).out.splitlines()}
-        elsewhere = {"chain-cycle", "remnant", "unreadable", "changed", "worker-crashed",
+        elsewhere = {"chain-cycle", "unreadable", "changed", "worker-crashed",
                      "worker-memory", "worker-time", "worker-failed"}
         self.assertEqual(listed - elsewhere, {case.code for case in hostile.CASES})
 
@@ -61,6 +61,7 @@ class Policy(ImageTest):
         self.assertTrue(found, f"{policy}: {codes(document)}")
         shown = b"".join(bytes.fromhex(reason.get("bytes", "")) for reason in found)
         self.assertIn(case.shows, shown)
+        self.assertIn(case.says, " ".join(reason.get("detail", "") for reason in found))
         weights = {reason["weight"] for reason in document["reasons"]}
         expected = ("unsafe" if "unsafe" in weights else
                     "undecidable" if "undecidable" in weights else "safe")
@@ -106,7 +107,7 @@ class Policy(ImageTest):
         hostile.data_file(True)(store / "data")
         text = "file://" + str(victim)
         hostile.differencing(b"MacX", text.encode())(store / "differencing")
-        hostile.changed(hostile.vmdk(), lambda path: hostile.descriptor(
+        hostile.changed(hostile_vmdk.vmdk(), lambda path: hostile_vmdk.descriptor(
             path, b'SPARSE "' + path.name.encode(), b'FLAT "' + str(victim).encode()))(
                 store / "extent")
         run("sh", "-c", f'truncate -s 1M "$1.base" && uml_mkcow "$1" "$1.base" && rm "$1.base"',

@@ -137,6 +137,22 @@ bool IsExt(Bytes head) {
          LeAt<uint32_t>(super, 76) <= 1 && LeAt<uint32_t>(super, 32) != 0;
 }
 
+// Where the text of a VMDK's descriptor has its version, if it is one as QEMU tells them: nothing
+// but comments and blank lines may come before.
+std::optional<uint64_t> FindVmdkText(Bytes head) {
+  const std::string_view text = AsText(head.first(std::min<size_t>(head.size(), 2048)));
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    std::string_view line = text.substr(at, end - at);
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    if (line == "version=1" || line == "version=2" || line == "version=3") return at;
+    const bool blank = line.find_first_not_of(' ') == std::string_view::npos;
+    if (!blank && !line.starts_with('#')) return std::nullopt;
+    at = end + 1;
+  }
+  return std::nullopt;
+}
+
 bool MakesSense(const ContentSignature& signature, Bytes head) {
   if (signature.name == "ext"sv) return IsExt(head);
   if (signature.name == "fat"sv) return head.size() >= 512 && BeAt<uint16_t>(head, 510) == 0x55AA;
@@ -183,6 +199,7 @@ std::vector<ContentMatch> RecognizeDisk(uint64_t size, const ContentReader& read
       }
     }
   }
+  if (const auto version = FindVmdkText(head)) add("vmdk", kContainer, *version, 9);
   if (IsMbr(head)) add("mbr", kTable, 446, 66);
   if (size >= 512) {
     std::array<uint8_t, 512> tail{};

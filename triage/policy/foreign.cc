@@ -48,11 +48,11 @@ void JudgeVdi(ReasonCollector& out) {
 
 }  // namespace
 
-bool JudgeForeign(std::string_view format, ReasonCollector& out) {
+bool JudgeForeign(std::string_view format, uint64_t most_disk, ReasonCollector& out) {
   if (format == "vmdk") {
     std::array<uint8_t, 4> magic{};
     if (!ReadPadded(out.file(), 0, magic) || AsText(magic) == "COWD") return false;
-    JudgeVmdk(out);
+    JudgeVmdk(most_disk, out);
     return true;
   }
   if (format == "qed") JudgeQed(out);

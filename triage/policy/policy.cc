@@ -48,7 +48,7 @@ class Judgement {
     if (Is("qcow")) JudgeQcow1(out_);
     if (Is("cow")) JudgeCow(out_);
     if (Is("vpc")) JudgeVhd(out_);
-    if (!facts_.examined && !JudgeForeign(facts_.format, out_)) {
+    if (!facts_.examined && !JudgeForeign(facts_.format, options_.max_disk, out_)) {
       out_.Add(ReasonCode::kFormatUnchecked, facts_.format);
     }
     constexpr std::array<std::string_view, 5> kRefused = {"qcow", "cow", "qed", "bochs", "cloop"};

@@ -56,6 +56,20 @@ TEST(Content, ABootSectorOfAFileSystemIsNoPartitionTable) {
   EXPECT_EQ(MatchNames(MemoryStore(bytes)), Strings{"fat"});
 }
 
+TEST(Content, TheTextOfAVmdkIsKnownByItsVersion) {
+  auto names = [](std::string_view text) {
+    ByteVector bytes;
+    Put(bytes, 0, text);
+    return MatchNames(MemoryStore(bytes));
+  };
+  EXPECT_EQ(names("version=1\n"), Strings{"vmdk"});
+  EXPECT_EQ(names("#\n# a comment\r\n  \r\n\nversion=3\r\nCID=1"), Strings{"vmdk"});
+  EXPECT_EQ(names("version=4\n"), Strings{});
+  EXPECT_EQ(names("version=10\n"), Strings{});
+  EXPECT_EQ(names("name=x\nversion=1\n"), Strings{});
+  EXPECT_EQ(names("# nothing but comments\n"), Strings{});
+}
+
 TEST(Content, TwoBytesAreNoExtFileSystem) {
   ByteVector bytes(4096);
   PutLe<uint16_t>(bytes, 1080, 0xEF53);
