@@ -9,7 +9,7 @@ import random
 import struct
 
 from imglib.make import CONTENTS, Recipe, valid
-from imglib.programs import BIN, qemu_img, qemu_io, run
+from imglib.programs import BIN, qemu_img, qemu_io, run, temp_dir
 from imglib.testing import ImageTest, main
 
 RULES = pathlib.Path(__file__).resolve().parent.parent / "rules"
@@ -194,6 +194,20 @@ class Entropy(Inside):
                  range(r["guest-offset"], r["guest-offset"] + r["guest-length"], CLUSTER)}
         self.assertEqual(plain, left)
         self.assertEqual(found["disk-encrypted-bytes"], (96 - len(left)) * CLUSTER)
+
+    def test_a_file_that_is_too_large_is_said_to_be(self):
+        with temp_dir(on_disk=False) as folder:  # ext4 has no such files
+            path = folder / "disk"
+            run("truncate", "-s", "65T", path, check=True)
+            patch(path, 446, b"\x80\0\0\0\x83\0\0\0\0\x08\0\0\0\0\x10\0")
+            patch(path, 510, b"\x55\xaa")
+            page = self.folder / "page"
+            found = self.only(path, "--entropy", "--report", page)["entropy"]
+            self.assertEqual(set(found), {"trouble"})
+            said = "files of more than 64 TiB are not looked at"
+            self.assertIn(said, found["trouble"])
+            self.assertIn(said, page.read_text())
+            self.assertIn(said, run(BIN / "imgtriage", "--entropy", path).out)
 
     def test_head_and_tail(self):
         path = self.folder / "disk"

@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/interrupt.h"
+#include "base/text.h"
 #include "triage/byte_statistics.h"
 
 namespace imgfsck {
@@ -35,7 +36,10 @@ class Profile {
   explicit Profile(const ByteSource& file) : file_(file) {}
 
   Result<EntropyFacts> Run(const ImageRows* rows) {
-    if (file_.Size() > kLargest) return std::move(facts_);
+    if (file_.Size() > kLargest) {
+      facts_.trouble = "files of more than " + HumanSize(kLargest) + " are not looked at";
+      return std::move(facts_);
+    }
     IMG_RETURN_IF_ERROR(LookAtBlocks());
     HeadAndTail();
     FindPlan();

@@ -244,8 +244,9 @@ class ImageSection {
 
   void Entropy() {
     const EntropyFacts& e = facts_.entropy;
-    if (!e.done) return;
+    if (!e.done && e.trouble.empty()) return;
     html_.Raw("<h4>Entropy</h4>");
+    if (!e.done) return Note(e.trouble);
     Note(fmt::format("{} look encrypted, {} do not, {} are zero", HumanSize(e.random_bytes),
                      HumanSize(e.plain_bytes), HumanSize(e.zero_bytes)));
     if (e.head > 0) Note(fmt::format("the first {} look encrypted", HumanSize(e.head)));

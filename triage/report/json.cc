@@ -180,9 +180,14 @@ class FileJson {
 
   void PutEntropy() {
     const EntropyFacts& entropy = file_.facts.entropy;
-    if (!entropy.done) return;
+    if (!entropy.done && entropy.trouble.empty()) return;
     json_.Key("entropy");
     json_.BeginObject();
+    if (!entropy.done) {
+      json_.Member("trouble", entropy.trouble);
+      json_.EndObject();
+      return;
+    }
     json_.Member("block", entropy.block);
     json_.Member("encrypted-bytes", entropy.random_bytes);
     json_.Member("plain-bytes", entropy.plain_bytes);

@@ -194,6 +194,7 @@ class TriageText {
                        Plural(remnants.count, "place", "places")));
     }
     const EntropyFacts& e = facts.entropy;
+    if (!e.trouble.empty()) Line("    no profile of its entropy: " + e.trouble);
     if (e.plan_repeats > 0) {
       Line(fmt::format("    looks encrypted by a plan: {}, then {} not, {} times, from {} on",
                        HumanSize(e.plan_on), HumanSize(e.plan_off), e.plan_repeats,

@@ -113,5 +113,18 @@ TEST(Entropy, EmptyAndShortFiles) {
   EXPECT_EQ(facts.plain_bytes, 700u);
 }
 
+// Says of itself how large it is.
+class VastSource : public MemoryStore {
+ public:
+  uint64_t Size() const override { return 64 * kTiB + 1; }
+};
+
+TEST(Entropy, AFileThatIsTooLargeIsSaidToBe) {
+  const auto facts = ProfileEntropy(VastSource(), nullptr);
+  ASSERT_TRUE(facts);
+  EXPECT_FALSE(facts->done);
+  EXPECT_NE(facts->trouble.find("64 TiB"), std::string::npos) << facts->trouble;
+}
+
 }  // namespace
 }  // namespace imgfsck
