@@ -23,6 +23,14 @@ class Install(ImageTest):
         self.assertEqual(imgfsck("--version").out,
                          run(prefix / "bin" / "imgfsck", "--version").out)
 
+    def test_a_build_without_names(self):
+        """The library is neither looked for nor compiled against."""
+        run("cmake", "-B", self.folder, "-S", SOURCE, "-DIMGFSCK_TESTS=OFF", "-DIMGFSCK_TSK=OFF",
+            check=True)
+        for build, names in ((self.folder, False), (BIN.parent, True)):
+            commands = (build / "compile_commands.json").read_text()
+            self.assertEqual("IMGFSCK_HAVE_TSK" in commands, names)
+
     def test_presets_configure(self):
         presets = json.loads((SOURCE / "CMakePresets.json").read_text())
         names = {p["name"] for p in presets["configurePresets"] if not p.get("hidden")}

@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """imgtriage --names on damaged images with file systems in them: which files it names, against what
 the file system's own tools and The Sleuth Kit's programs say of the same blocks."""
+import html
 import json
 import os
+import pathlib
 import random
 import struct
 
@@ -11,6 +13,7 @@ from imglib.programs import BIN, folder_state, qemu_img, run
 from imglib.testing import ImageTest, main
 
 CLUSTER, BLOCK = 65536, 4096
+WITHOUT = BIN.parent / "tests" / "without_names"
 EVIL = "\x1b[31m<script>"
 
 
@@ -138,6 +141,40 @@ class Names(ImageTest):
             self.names(image, "--max-time", "20")
             image.unlink()
             os.unlink(damaged)
+
+    def all_say(self, why, image, other, *before):
+        """Every program does all else that it is asked for."""
+        def said(folder, program, *words, code=4):
+            done = run(*before, (folder or BIN) / program, *words)
+            self.assertEqual(done.code, code, done.err)
+            return done.out
+        folder = None if before else WITHOUT
+        self.assertIn("no names: " + why, said(folder, "imgtriage", "--names", image))
+        document = json.loads(said(folder, "imgtriage", "--names", "--json", "-", image))
+        self.assertIn(why, document["names"]["trouble"])
+        self.assertEqual(document["names"]["list"], [])
+        for option in ("--report", "--dfxml"):
+            self.assertIn(why, html.unescape(
+                said(folder, "imgtriage", "--names", option, "-", image)))
+        self.assertIn("no names of guest files: " + why, said(folder, "imgfsck", "--names", image))
+        document = json.loads(said(folder, "imgfsck", "--names", "--json", image))
+        self.assertIn(why, document["names"]["active"]["trouble"])
+        self.assertIn("qcow2-l2-entry-past-eof", {f["code"] for f in document["findings"]})
+        self.assertIn(why, said(folder, "imgdump", "--names", "--diff", other, image, code=0))
+
+    def test_programs_without_the_library_say_so(self):
+        raw, image, other = (self.folder / name for name in ("raw", "image", "other"))
+        self.ext4(raw)
+        qemu_img("convert", "-f", "raw", "-O", "qcow2", raw, other)
+        self.lose(raw, image, [self.blocks_of(raw, "/beta")[20] * BLOCK // CLUSTER])
+        if WITHOUT.exists():  # not in builds with sanitizers
+            self.all_say("this build is without The Sleuth Kit's library", image, other)
+        names = [word for folder in ("/lib", "/usr/lib")
+                 for path in pathlib.Path(folder).glob("*/libtsk.so.*") for word in ("-P", path)]
+        self.assertTrue(names)
+        self.all_say("The Sleuth Kit's library (libtsk.so", image, other, "env",
+                     "ASAN_OPTIONS=detect_leaks=0", "strace", "-f", "-qq", "-o", "/dev/null", *names,
+                     "-e", "inject=openat:error=ENOENT")
 
     def test_a_disk_whose_base_is_not_there(self):
         base, image = self.folder / "base", self.folder / "image"
