@@ -16,7 +16,7 @@ build=(g++ cmake ninja-build ccache pkg-config libexpected-dev libcli11-dev libf
 demo=(qemu-utils e2fsprogs python3)
 tests=("${demo[@]}" clang-14 libclang-rt-14-dev libgtest-dev libgmock-dev uml-utilities
        libvhdi-utils sqlite3 strace util-linux procps libxml2-utils sleuthkit libtsk-dev
-       ntfs-3g dosfstools mtools exfatprogs fdisk valgrind)
+       ntfs-3g dosfstools mtools exfatprogs fdisk valgrind chromium)
 
 packages=("${build[@]}")
 for option in "$@"; do

@@ -60,7 +60,9 @@ void PutCells(const Picture& picture, uint32_t width, uint32_t height, HtmlWrite
 }
 
 void PutNumbers(const Picture& picture, HtmlWriter& html) {
-  html.Raw("<table class=\"legend\"><tr><th></th><th>what</th><th>bytes</th><th></th></tr>");
+  html.Raw(
+      "<div class=\"wide\"><table "
+      "class=\"legend\"><tr><th></th><th>what</th><th>bytes</th><th></th></tr>");
   for (size_t state = 0; state < kStates; ++state) {
     if (picture.bytes[state] == 0) continue;
     html.Raw(
@@ -70,7 +72,7 @@ void PutNumbers(const Picture& picture, HtmlWriter& html) {
     html.Cell(ToText(static_cast<CellState>(state))).NumberCell(picture.bytes[state]);
     html.Cell(HumanSize(picture.bytes[state])).Raw("</tr>");
   }
-  html.Raw("</table>");
+  html.Raw("</table></div>");
 }
 
 }  // namespace
