@@ -8,7 +8,8 @@ import random
 import re
 import struct
 
-from imglib.guests import (CLUSTER, Exfat, concern, debugfs, ext, fill, lose, partitioned, set_entry)
+from imglib.guests import (CLUSTER, Exfat, concern, debugfs, ext, fill, lose, lose_block,
+                           partitioned, set_entry)
 from imglib.programs import BIN, run
 from imglib.testing import ImageTest, main
 
@@ -17,9 +18,9 @@ FILES = {"alpha": 200_000, "etc/passwd": 3000, "etc/deep/beta": 1_000_000, "empt
 
 
 class Agree(ImageTest):
-    def names(self, image):
+    def names(self, image, *options):
         """The answers of both programs, which must be one."""
-        done = run(BIN / "imgtriage", "--names", "--json", "-", image)
+        done = run(BIN / "imgtriage", "--names", "--json", "-", *options, image)
         self.assertEqual(done.code, 4, done.err)
         triage = json.loads(done.out)["names"]
         done = run(BIN / "imgfsck", "--names", "--json", image)
@@ -66,17 +67,19 @@ class Agree(ImageTest):
                 found.setdefault(int(match[1]), set()).add(match[2].replace("//", "/"))
         return found
 
-    def agree_on_ext(self, kind, block, options=(), commands=(), fragments=False):
+    def agree_on_ext(self, kind, block, options=(), commands=(), fragments=False, cluster=CLUSTER,
+                     size="32M"):
         raw, image, tree = (self.folder / name for name in ("raw", "image", "tree"))
         fill(tree, FILES)
-        ext(raw, "32M", kind, tree, ("-b", block, *options))
+        ext(raw, size, kind, tree, ("-b", block, *options))
         if fragments:
             commands = [*commands, *self.make_fragments(raw)]
         if commands:
             debugfs(raw, *commands)
-        concern(raw, image)
-        names = self.names(image)
+        concern(raw, image, cluster)
+        names = self.names(image, "--max-findings", 10000)
         self.assertTrue(names["volumes"][0]["mapped"])
+        self.assertNotIn("more", names)
         self.assertEqual(names["faulted"], [])
         owners = self.owners(names, block)
         count = raw.stat().st_size // block
@@ -146,6 +149,29 @@ class Agree(ImageTest):
 
     def test_ext4_without_flex_bg_and_with_small_blocks(self):
         self.agree_on_ext("ext4", 1024, ("-O", "^flex_bg,^has_journal"))
+
+    def test_the_smallest_and_the_largest_clusters(self):
+        for cluster, kind, block in ((512, "ext4", 1024), (2 << 20, "ext3", 4096)):
+            self.fresh_folder()
+            self.agree_on_ext(kind, block, cluster=cluster, size="16M")
+            few = self.names(self.folder / "image", "--max-findings", 10)
+            self.assertEqual(few.get("more", False), cluster == 512)  # a finding for each L2 table
+            text = run(BIN / "imgtriage", "--names", "--max-findings", 10, self.folder / "image").out
+            self.assertEqual("more places have names" in text, cluster == 512)
+
+    def test_a_lost_block_of_a_vhd(self):
+        raw, image, tree = (self.folder / name for name in ("raw", "image", "tree"))
+        fill(tree, {"small": 5000, "dir/big": 9_000_000})
+        ext(raw, "32M", "ext4", tree, ("-b", 4096))
+        inodes = self.icheck(raw, range(raw.stat().st_size // 4096))
+        paths = self.ncheck(raw, set(inodes.values()))
+        lost = next(at for at in range(16) if "/dir/big" in paths.get(inodes.get(at * 512), ()) and
+                    "/dir/big" in paths.get(inodes.get(at * 512 + 511), ()))
+        lose_block(raw, image, lost)
+        owners = self.owners(self.names(image), 4096)
+        self.assertEqual(set(owners), set(range(lost * 512, lost * 512 + 512)))
+        for at, who in owners.items():
+            self.assertEqual({path for _, path, _ in who} - {None}, paths.get(inodes.get(at), set()))
 
     def test_tables_of_flex_bg_are_nobodys(self):
         owners, inodes, _ = self.agree_on_ext("ext4", 4096, ("-O", "flex_bg", "-G", "16",
@@ -289,7 +315,15 @@ class Agree(ImageTest):
             hits = [h for h in names["list"] if h.get("path") == path]
             self.assertEqual((hits[0]["guest-offset"], hits[0]["file-offset"]), (place, 0))
             self.assertGreaterEqual(sum(h["guest-length"] for h in hits), 300_000)
+        # The same in a partition.
+        whole, before = self.folder / "whole", names
         image.unlink()
+        partitioned(whole, "gpt", [(2048, raw)], "40M")
+        names, _ = self.agree_with_sleuthkit(raw, "exfat", 512, 2048 * 512, samples=12, whole=whole)
+        self.assertEqual({(h["path"], h["guest-offset"] - 2048 * 512) for h in names["list"]
+                          if h["kind"] == "file"},
+                         {(h["path"], h["guest-offset"]) for h in before["list"]
+                          if h["kind"] == "file"})
 
     # --- partition tables
 

@@ -164,6 +164,14 @@ class Engine {
     return ranges;
   }
 
+  // Findings and unclaimed bytes of which only the number was kept have ranges, too.
+  static bool AreAllListed(const ImageFacts& facts) {
+    uint64_t findings = 0;
+    for (uint64_t count : facts.check.findings_by_severity) findings += count;
+    return findings <= facts.check.findings.size() &&
+           facts.remnants.count <= facts.remnants.remnants.size();
+  }
+
   NameFacts NamesIn(size_t index) const {
     NameFacts facts;
     const auto layers = LayersOf(result_, index);
@@ -200,10 +208,12 @@ class Engine {
           sender.Send(0, packer.bytes());
         },
         [&](size_t i, WorkerOutcome outcome) {
-          NameFacts& facts = result_.files[images[i]].facts.names;
+          ImageFacts& image = result_.files[images[i]].facts;
+          NameFacts& facts = image.names;
           if (outcome.end == WorkerEnd::kDone && outcome.messages.size() == 1) {
             Unpacker unpacker(outcome.messages[0].bytes);
             unpacker(facts);
+            facts.more = facts.more || !AreAllListed(image);
             if (unpacker.complete()) return;
           }
           facts = {};

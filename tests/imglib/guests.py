@@ -29,12 +29,28 @@ def set_entry(image, cluster, value):
         file.write(struct.pack(">Q", value))
 
 
-def concern(raw, image):
+def concern(raw, image, cluster=CLUSTER):
     """The disk as a qcow2 whose entries lack a flag: every cluster has a finding, and reads."""
-    qemu_img("convert", "-S", "0", "-f", "raw", "-O", "qcow2", raw, image)
-    for cluster in range(raw.stat().st_size // CLUSTER):
-        entry = number(image, l2_entry(image, cluster))
-        set_entry(image, cluster, entry & ~COPIED)
+    qemu_img("convert", "-S", "0", "-f", "raw", "-O", "qcow2", "-o", f"cluster_size={cluster}", raw,
+             image)
+    data = bytearray(image.read_bytes())
+    count, l1 = struct.unpack_from(">I", data, 36)[0], struct.unpack_from(">Q", data, 40)[0]
+    for table in struct.unpack_from(f">{count}Q", data, l1):
+        if table:
+            entries = struct.unpack_from(f">{cluster // 8}Q", data, table & ~COPIED)
+            struct.pack_into(f">{cluster // 8}Q", data, table & ~COPIED,
+                             *(entry & ~COPIED for entry in entries))
+    image.write_bytes(data)
+
+
+def lose_block(raw, image, block):
+    """The disk as a dynamic VHD whose block of 2 MiB is to be found behind the file's end."""
+    qemu_img("convert", "-f", "raw", "-O", "vpc", "-o", "force_size=on", raw, image)
+    with open(image, "r+b") as file:
+        file.seek(512 + 16)
+        table = struct.unpack(">Q", file.read(8))[0]
+        file.seek(table + 4 * block)
+        file.write(struct.pack(">I", 1 << 28))
 
 
 def lose(raw, image, clusters):

@@ -183,6 +183,7 @@ class ImageSection {
       }
       End(set.shares.size());
     }
+    if (names.more) Note("more places of the disk have names than are listed");
     for (const GuestRange& range : names.faulted) {
       Note("looked at as zeros for names, because it cannot be read: guest " +
            RangeText(range.offset.value, range.length));

@@ -236,6 +236,7 @@ class TriageText {
       Line(fmt::format("    concerns {} of the guest ({})", Printable(hit.path), ToText(hit.kind)));
     }
     if (left > 0) Line("    … and further files");
+    if (names.more) Line("    more places have names than are listed");
     for (const RangeSetNames& set : names.sets) {
       const std::string head = fmt::format("    bitmap \"{}\"", Printable(set.what));
       if (!set.trouble.empty()) {
