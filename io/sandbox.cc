@@ -8,6 +8,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/fiemap.h>
 #include <linux/filter.h>
 #include <linux/fs.h>
 #include <linux/seccomp.h>
@@ -194,7 +195,8 @@ void AllowMemoryAndThreads(Filter* filter) {
   filter->Allow("tgkill", {Equal(0, self)});
   filter->Allow("kill", {Equal(0, self)});
   filter->Allow("prlimit64", {Equal(0, 0), Equal(2, 0)});
-  for (const uint64_t request : std::initializer_list<uint64_t>{TCGETS, BLKGETSIZE64}) {
+  for (const uint64_t request :
+       std::initializer_list<uint64_t>{TCGETS, BLKGETSIZE64, FS_IOC_FIEMAP}) {
     filter->Allow("ioctl", {Equal(1, request)});
   }
 }

@@ -165,7 +165,8 @@ class Reports(ImageTest):
             for number in range(2):
                 out = self.folder / f"memory{number}"
                 out.mkdir()
-                imgtriage(*(w for n in OUTPUTS for w in (f"--{n}", out / n)), "--entropy", store)
+                imgtriage(*(w for n in OUTPUTS for w in (f"--{n}", out / n)), "--entropy", "--deep",
+                          store)
                 results.append({n: (out / n).read_bytes() for n in OUTPUTS})
                 for path in store.iterdir():
                     path.read_bytes()

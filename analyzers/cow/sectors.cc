@@ -69,8 +69,11 @@ Status ForEachStoredHole(const Image& image, const SectorVisitor& visit) {
       uint64_t stop = std::min(SaturatingAdd(extent.offset, extent.length), end);
       if (stop <= at) stop = end;
       if (extent.hole) {  // whole sectors only
-        IMG_RETURN_IF_ERROR(runs.Add(DivRoundUp(at - g.data_offset, g.sector_size),
-                                     (stop - g.data_offset) / g.sector_size));
+        IMG_RETURN_IF_ERROR(
+            ForEachLastingHole(*image.source, at, stop, [&](uint64_t begin, uint64_t hole_end) {
+              return runs.Add(DivRoundUp(begin - g.data_offset, g.sector_size),
+                              (hole_end - g.data_offset) / g.sector_size);
+            }));
       }
       at = stop;
     }

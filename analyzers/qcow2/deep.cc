@@ -13,6 +13,7 @@
 #include "base/interrupt.h"
 #include "base/parallel.h"
 #include "base/text.h"
+#include "formats/common/stored.h"
 
 namespace imgfsck::qcow2 {
 namespace {
@@ -31,14 +32,17 @@ struct Work {
 class DeepCheck {
  public:
   DeepCheck(CheckState* state, const CheckOptions& options, Findings* findings)
-      : state_(*state), image_(*state->image), g_(image_.geometry), options_(options),
-        findings_(findings), decoder_(image_) {}
+      : state_(*state),
+        image_(*state->image),
+        g_(image_.geometry),
+        options_(options),
+        findings_(findings),
+        decoder_(image_) {}
 
   Status Run() {
     IMG_RETURN_IF_ERROR(DecodeAll());
     IMG_RETURN_IF_ERROR(JudgeOverlaps());
-    JudgeHoles();
-    return Ok();
+    return JudgeHoles();
   }
 
  private:
@@ -56,7 +60,8 @@ class DeepCheck {
         }
         Gather(table);
         IMG_RETURN_IF_ERROR(CheckStop());
-        if (options_.progress) options_.progress("compressed clusters", table.column, columns.count());
+        if (options_.progress)
+          options_.progress("compressed clusters", table.column, columns.count());
       }
     }
     return DecodeWork();
@@ -82,8 +87,7 @@ class DeepCheck {
       if (i == 0 || work_[i].Key() != work_[i - 1].Key()) firsts.push_back(i);
     }
     IMG_RETURN_IF_ERROR(ParallelFor(
-        DivRoundUp(firsts.size(), kShare),
-        options_.threads == 0 ? UsableCores() : options_.threads,
+        DivRoundUp(firsts.size(), kShare), options_.threads == 0 ? UsableCores() : options_.threads,
         [&](unsigned, size_t share) -> Status {
           const size_t end = std::min(firsts.size(), (share + 1) * kShare);
           for (size_t i = share * kShare; i < end; ++i) {
@@ -109,8 +113,8 @@ class DeepCheck {
     }
     auto add = [&](Problem problem, std::string detail, std::vector<StreamRef>* list,
                    uint64_t descriptor) {
-      findings_->Add(EntryFinding(image_, work.ref.table, work.ref.index, problem,
-                                  std::move(detail)));
+      findings_->Add(
+          EntryFinding(image_, work.ref.table, work.ref.index, problem, std::move(detail)));
       if (list->size() >= StreamPlaces::kMost) return;
       list->push_back({work.ref.table, work.ref.index, descriptor});
     };
@@ -121,8 +125,8 @@ class DeepCheck {
     } else if (decoded.length > span.length) {
       add(Problem::kQcow2ComprShortSpan, fmt::format("{}, {} needed", where, decoded.length),
           &state_.misfits, decoder_.WithLength(work.ref.descriptor, decoded.length));
-    } else if ((span.offset + decoded.length - 1) >> g_.cluster_bits <
-               (span.end() - 1) >> g_.cluster_bits) {
+    } else if ((span.offset + decoded.length - 1) >> g_.cluster_bits < (span.end() - 1) >>
+               g_.cluster_bits) {
       add(Problem::kQcow2ComprLongSpan, fmt::format("{}, {} used", where, decoded.length),
           &state_.misfits, decoder_.WithLength(work.ref.descriptor, decoded.length));
     }
@@ -138,23 +142,27 @@ class DeepCheck {
         findings_, &state_.overlaps);
   }
 
-  // Data clusters without a byte of their own in the host file: preallocated, or punched by an
+  // Data clusters without a byte of their own in the host file: never written, or punched by an
   // accident that no metadata shows.
-  void JudgeHoles() {
+  Status JudgeHoles() {
     uint64_t found = 0, first = 0;
     for (uint64_t at = 0; at < image_.file_size;) {
       auto extent = image_.source->ExtentAt(at);
       if (!extent || extent->length == 0) break;
       if (extent->hole) {
-        uint64_t end = (at + extent->length) >> g_.cluster_bits;
-        for (uint64_t c = DivRoundUp(at, g_.cluster_size); c < end; ++c) {
-          if (!state_.claims().IsData(c)) continue;
-          if (found++ == 0) first = c;
-        }
+        IMG_RETURN_IF_ERROR(ForEachLastingHole(
+            *image_.source, at, at + extent->length, [&](uint64_t begin, uint64_t end) -> Status {
+              for (uint64_t c = DivRoundUp(begin, g_.cluster_size); c < end >> g_.cluster_bits;
+                   ++c) {
+                if (!state_.claims().IsData(c)) continue;
+                if (found++ == 0) first = c;
+              }
+              return Ok();
+            }));
       }
       at += extent->length;
     }
-    if (found == 0) return;
+    if (found == 0) return Ok();
     Finding f;
     f.problem = Problem::kQcow2DataHole;
     f.structure = "data";
@@ -162,6 +170,7 @@ class DeepCheck {
     f.count = found;
     if (findings_->Units(Severity::kCorruption) > 0) f.severity = Severity::kWarning;
     findings_->Add(std::move(f));
+    return Ok();
   }
 
   CheckState& state_;
