@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <limits>
 
@@ -122,10 +123,22 @@ int64_t Nanoseconds(const struct timespec& time) {
   return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
 }
 
+// The data that a thread was last told of. Some file systems look for a hole page by page to the
+// end of the file, which takes too long to be asked of every cluster. Holes are asked for each
+// time: what was one may be written meanwhile.
+struct KnownData {
+  const FileSource* source = nullptr;
+  uint64_t opened = 0, begin = 0, end = 0;
+};
+thread_local KnownData known_data;
+std::atomic<uint64_t> sources_opened{0};  // tells a source from one that was at its address before
+
 }  // namespace
 
 FileSource::FileSource(std::string path, int fd, uint64_t size, bool is_block_device)
-    : path_(std::move(path)), fd_(fd), size_(size), is_block_device_(is_block_device) {}
+    : path_(std::move(path)), fd_(fd), size_(size), is_block_device_(is_block_device) {
+  sources_opened.fetch_add(1);
+}
 
 FileSource::~FileSource() { close(fd_); }
 
@@ -140,7 +153,15 @@ Result<size_t> FileSource::ReadAt(uint64_t offset, MutableBytes buffer) const {
 }
 
 Result<HostExtent> FileSource::ExtentAt(uint64_t offset) const {
-  return ExtentOfFd(fd_, size_, offset);
+  KnownData& known = known_data;
+  const uint64_t opened = sources_opened.load();
+  if (known.source == this && known.opened == opened && offset >= known.begin &&
+      offset < known.end) {
+    return HostExtent{offset, known.end - offset, false};
+  }
+  auto extent = ExtentOfFd(fd_, size_, offset);
+  if (extent && !extent->hole) known = {this, opened, offset, offset + extent->length};
+  return extent;
 }
 
 void FileSource::Prefetch(uint64_t offset, uint64_t length) const {
@@ -164,7 +185,8 @@ Result<std::unique_ptr<FileStore>> FileStore::Open(const std::string& path, Mode
   const int flags = O_RDWR | (mode == Mode::kCreateNew ? O_CREAT | O_EXCL : 0);
   auto opened = OpenImage(path, flags);
   if (!opened && opened.error().code == ErrorCode::kExists) {
-    return Error{ErrorCode::kExists, Printable(path) + " exists already and is not overwritten", {}};
+    return Error{
+        ErrorCode::kExists, Printable(path) + " exists already and is not overwritten", {}};
   }
   IMG_ASSIGN_OR_RETURN(const OpenFile file, std::move(opened));
   return std::unique_ptr<FileStore>(new FileStore(path, file.fd, file.size, file.is_block_device));

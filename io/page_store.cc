@@ -40,7 +40,10 @@ uint64_t PageStore::NextHeld(uint64_t page) const {
 }
 
 uint64_t PageStore::NextMissing(uint64_t page) const {
-  for (auto it = pages_.find(page); it != pages_.end() && it->first == page; ++it) ++page;
+  const uint64_t most = page + kMostHeld;
+  for (auto it = pages_.find(page); it != pages_.end() && it->first == page && page < most; ++it) {
+    ++page;
+  }
   return page;
 }
 

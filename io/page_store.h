@@ -28,7 +28,9 @@ class PageStore {
   bool Has(uint64_t page) const { return pages_.contains(page); }
   // The first page held at or after `page`; UINT64_MAX when there is none.
   uint64_t NextHeld(uint64_t page) const;
-  // The first page not held at or after `page`.
+  // The first page not held at or after `page`, or the one kMostHeld behind it: whoever asks again
+  // and again in a long run must not be taken through all of it each time.
+  static constexpr uint64_t kMostHeld = 512;
   uint64_t NextMissing(uint64_t page) const;
 
   // Part of a page that is held. Safe from several threads while nobody writes.
