@@ -62,9 +62,10 @@ for target in "${targets[@]}"; do
   log=build/fuzz/log/$target
   # A find ends the run of its target; the others go on.
   began=$SECONDS
-  if ! "$programs/fuzz_target" -max_total_time="$seconds" -timeout=30 \
+  TIMEFORMAT="%U %S"  # processor time: on a busy machine the clock says little
+  if ! { time "$programs/fuzz_target" -max_total_time="$seconds" -timeout=30 \
       -rss_limit_mb=2048 -max_len="$largest" -print_final_stats=1 -artifact_prefix="$finds/$target-" \
-      "${folders[@]}" >"$log" 2>&1; then
+      "${folders[@]}" >"$log" 2>&1; } 2>"$log.time"; then
     echo "fuzz: $target: see $log" >&2
     status=4
   fi
@@ -72,6 +73,7 @@ for target in "${targets[@]}"; do
   edges=$(grep -o 'cov: [0-9]*' "$log" | tail -1 | cut -d' ' -f2)
   memory=$(sed -n 's/^stat::peak_rss_mb: *//p' "$log")
   count=$(find "$finds" -name "$target-*" | wc -l)
-  echo "$target $((SECONDS - began)) ${executions:-0} ${edges:-0} ${memory:-0} $count" | tee -a "$table"
+  processor=$(tail -1 "$log.time" | awk '{ printf "%.0f", $1 + $2 }')
+  echo "$target $((SECONDS - began)) ${executions:-0} ${edges:-0} ${memory:-0} $count $processor" | tee -a "$table"
 done
 exit "$status"
