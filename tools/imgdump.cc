@@ -190,10 +190,7 @@ class Dump {
 
 int Run(int argc, char** argv) {
   ParsedImgdump command = ParseImgdump({argv + 1, argv + argc});
-  if (command.exit_code) {
-    fmt::print(*command.exit_code == 0 ? stdout : stderr, "{}\n", command.text);
-    return *command.exit_code;
-  }
+  if (command.exit_code) return PrintEnd(command);
   Status status = Dump(command.options).Run();
   if (StopRequested()) return kExitStopped;
   if (status) return kExitClean;

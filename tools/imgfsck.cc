@@ -90,11 +90,8 @@ int RunOnImages(const ImgfsckOptions& options) {
 }
 
 int Run(int argc, char** argv) {
-  ParsedCommand command = ParseImgfsck({argv + 1, argv + argc});
-  if (command.exit_code) {
-    fmt::print(*command.exit_code == 0 ? stdout : stderr, "{}\n", command.text);
-    return *command.exit_code;
-  }
+  ParsedImgfsck command = ParseImgfsck({argv + 1, argv + argc});
+  if (command.exit_code) return PrintEnd(command);
   ImgfsckOptions& options = command.options;
   if (!options.explain.empty() || options.list_problems) return ShowCatalogue(options);
   if (!options.password_file.empty()) {

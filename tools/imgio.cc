@@ -27,10 +27,7 @@ constexpr NamedCommand kCommands[] = {
 
 int Run(int argc, char** argv) {
   ParsedImgio parsed = ParseImgio({argv + 1, argv + argc});
-  if (parsed.exit_code) {
-    fmt::print(*parsed.exit_code == 0 ? stdout : stderr, "{}\n", parsed.text);
-    return *parsed.exit_code;
-  }
+  if (parsed.exit_code) return PrintEnd(parsed);
   // Opens backing files on the way, and writes what was named.
   if (!parsed.options.no_sandbox) {
     PutOnSandbox("imgio", UsableSandbox("imgio", SandboxLevel::kWriteFiles));

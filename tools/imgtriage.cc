@@ -14,10 +14,7 @@ namespace {
 
 int Run(int argc, char** argv) {
   const ParsedImgtriage command = ParseImgtriage({argv + 1, argv + argc});
-  if (command.exit_code) {
-    fmt::print(*command.exit_code == 0 ? stdout : stderr, "{}\n", command.text);
-    return *command.exit_code;
-  }
+  if (command.exit_code) return PrintEnd(command);
   if (command.options.list_reasons) {
     TextWriter out(STDOUT_FILENO);
     for (const ReasonInfo& info : AllReasons()) {

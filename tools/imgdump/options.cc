@@ -7,7 +7,7 @@
 #include <algorithm>
 
 #include "base/text.h"
-#include "tools/common/arguments.h"
+#include "tools/common/command_line.h"
 #include "tools/common/exit_codes.h"
 #include "tools/common/markdown.h"
 
@@ -90,33 +90,12 @@ std::optional<std::string> Interpret(const Raw& raw, ImgdumpOptions* o) {
 
 ParsedImgdump ParseImgdump(std::vector<std::string> arguments) {
   ParsedImgdump parsed;
-  auto usage = [&](const std::string& text) {
-    parsed.exit_code = kExitUsage;
-    parsed.text = fmt::format("imgdump: {}\nimgdump --help lists the options", Printable(text));
-    return parsed;
-  };
-  if (arguments.size() == 1 && arguments[0] == "--help-markdown") {  // for docs/, not for people
-    parsed.exit_code = kExitClean;
-    parsed.text = ImgdumpOptionsMarkdown();
-    return parsed;
-  }
+  auto usage = [&](const std::string& what) { return parsed.End(UsageError("imgdump", what)); };
   CLI::App app(kDescription, "imgdump");
   Raw raw;
   Declare(app, parsed.options, raw);
-  std::reverse(arguments.begin(), arguments.end());
-  try {
-    app.parse(arguments);
-    RefuseEmptyValues(app);
-  } catch (const CLI::CallForHelp&) {
-    parsed.exit_code = kExitClean;
-    parsed.text = app.help();
-    return parsed;
-  } catch (const CLI::CallForVersion&) {
-    parsed.exit_code = kExitClean;
-    parsed.text = std::string("imgdump ") + IMGFSCK_VERSION;
-    return parsed;
-  } catch (const CLI::ParseError& error) {
-    return usage(error.what());
+  if (auto end = ReadArguments(app, std::move(arguments), ImgdumpOptionsMarkdown)) {
+    return parsed.End(*std::move(end));
   }
   if (auto error = Interpret(raw, &parsed.options)) return usage(*error);
   return parsed;

@@ -8,6 +8,7 @@
 
 #include "io/sandbox.h"
 #include "model/query.h"
+#include "tools/common/command_line.h"
 
 namespace imgfsck {
 
@@ -29,11 +30,7 @@ struct ImgdumpOptions {
   }
 };
 
-struct ParsedImgdump {
-  ImgdumpOptions options;
-  std::optional<int> exit_code;  // set: print `text` and end
-  std::string text;
-};
+using ParsedImgdump = Parsed<ImgdumpOptions>;
 
 ParsedImgdump ParseImgdump(std::vector<std::string> arguments);
 std::string ImgdumpOptionsMarkdown();  // docs/cli-imgdump.md

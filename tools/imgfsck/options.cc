@@ -8,7 +8,7 @@
 
 #include "base/text.h"
 #include "formats/format.h"
-#include "tools/common/arguments.h"
+#include "tools/common/command_line.h"
 #include "tools/common/exit_codes.h"
 #include "tools/common/markdown.h"
 
@@ -277,36 +277,15 @@ class Interpreter {
 
 }  // namespace
 
-ParsedCommand ParseImgfsck(std::vector<std::string> arguments) {
-  ParsedCommand parsed;
-  auto usage = [&](const std::string& text) {
-    parsed.exit_code = kExitUsage;
-    parsed.text = fmt::format("imgfsck: {}\nimgfsck --help lists the options", Printable(text));
-    return parsed;
-  };
-  if (arguments.size() == 1 && arguments[0] == "--help-markdown") {  // for docs/, not for people
-    parsed.exit_code = kExitClean;
-    parsed.text = ImgfsckOptionsMarkdown();
-    return parsed;
-  }
+ParsedImgfsck ParseImgfsck(std::vector<std::string> arguments) {
+  ParsedImgfsck parsed;
+  auto usage = [&](const std::string& what) { return parsed.End(UsageError("imgfsck", what)); };
   if (auto hint = JoinRepair(&arguments)) return usage(*hint);
   CLI::App app(kDescription, "imgfsck");
   Raw raw;
   Declare(app, parsed.options, raw);
-  std::reverse(arguments.begin(), arguments.end());
-  try {
-    app.parse(arguments);
-    RefuseEmptyValues(app);
-  } catch (const CLI::CallForHelp&) {
-    parsed.exit_code = 0;
-    parsed.text = app.help();
-    return parsed;
-  } catch (const CLI::CallForVersion& version) {
-    parsed.exit_code = 0;
-    parsed.text = std::string("imgfsck ") + IMGFSCK_VERSION;
-    return parsed;
-  } catch (const CLI::ParseError& error) {
-    return usage(error.what());
+  if (auto end = ReadArguments(app, std::move(arguments), ImgfsckOptionsMarkdown)) {
+    return parsed.End(*std::move(end));
   }
   if (auto error = Interpreter(raw, &parsed.options).Run()) return usage(*error);
   return parsed;

@@ -9,6 +9,7 @@
 #include "io/sandbox.h"
 #include "repair/pass.h"
 #include "report/result.h"
+#include "tools/common/command_line.h"
 
 namespace imgfsck {
 
@@ -34,14 +35,9 @@ struct ImgfsckOptions {
   SandboxLevel sandbox() const;
 };
 
-// What came out of reading the command line.
-struct ParsedCommand {
-  ImgfsckOptions options;
-  std::optional<int> exit_code;  // set: print `text` (help, version, a usage error) and end
-  std::string text;
-};
+using ParsedImgfsck = Parsed<ImgfsckOptions>;
 
-ParsedCommand ParseImgfsck(std::vector<std::string> arguments);
+ParsedImgfsck ParseImgfsck(std::vector<std::string> arguments);
 std::string ImgfsckOptionsMarkdown();  // docs/cli-imgfsck.md
 
 }  // namespace imgfsck

@@ -8,7 +8,7 @@
 #include <span>
 
 #include "base/text.h"
-#include "tools/common/arguments.h"
+#include "tools/common/command_line.h"
 #include "tools/common/exit_codes.h"
 #include "tools/common/markdown.h"
 
@@ -325,36 +325,17 @@ void HideMinus(std::vector<std::string>* arguments) {
 
 ParsedImgio ParseImgio(std::vector<std::string> arguments) {
   ParsedImgio parsed;
-  auto usage = [&](const std::string& text) {
-    parsed.exit_code = kExitUsage;
-    parsed.text =
-        fmt::format("imgio: {}\nimgio --help lists commands and options", Printable(text));
-    return parsed;
-  };
+  auto usage = [&](const std::string& what) { return parsed.End(UsageError("imgio", what)); };
   CLI::App app(kDescription, "imgio");
   Raw raw;
   Declaration(app, parsed.options, raw).All();
-  if (arguments.size() == 1 && arguments[0] == "--help-markdown") {  // for docs/, not for people
-    parsed.exit_code = kExitClean;
-    parsed.text = OptionsMarkdown(app, "COMMAND [options] ...", kDescription, kFooter);
-    return parsed;
-  }
   HideMinus(&arguments);
-  std::reverse(arguments.begin(), arguments.end());
-  try {
-    app.parse(arguments);
-    RefuseEmptyValues(app, {"-b", "-o"});  // no backing file, nothing special
-  } catch (const CLI::CallForHelp&) {
-    auto chosen = app.get_subcommands();
-    parsed.exit_code = 0;
-    parsed.text = chosen.empty() ? app.help() : chosen.front()->help();
-    return parsed;
-  } catch (const CLI::CallForVersion&) {
-    parsed.exit_code = 0;
-    parsed.text = std::string("imgio ") + IMGFSCK_VERSION;
-    return parsed;
-  } catch (const CLI::ParseError& error) {
-    return usage(error.what());
+  auto markdown = [&] {
+    return OptionsMarkdown(app, "COMMAND [options] ...", kDescription, kFooter);
+  };
+  // No backing file; nothing special.
+  if (auto end = ReadArguments(app, std::move(arguments), markdown, {"-b", "-o"})) {
+    return parsed.End(*std::move(end));
   }
   ImgioOptions& o = parsed.options;
   o.command = app.get_subcommands().front()->get_name();

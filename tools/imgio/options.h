@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "tools/common/command_line.h"
+
 namespace imgfsck {
 
 // One structure for all commands: each declares the options that it has.
@@ -29,12 +31,7 @@ struct ImgioOptions {
        unsafe = false, disabled = false, share = false, durable = false, no_sandbox = false;
 };
 
-// What came out of reading the command line.
-struct ParsedImgio {
-  ImgioOptions options;
-  std::optional<int> exit_code;  // set: print `text` (help, version, a usage error) and end
-  std::string text;
-};
+using ParsedImgio = Parsed<ImgioOptions>;
 
 ParsedImgio ParseImgio(std::vector<std::string> arguments);
 

@@ -8,7 +8,7 @@
 
 #include "base/parallel.h"
 #include "base/text.h"
-#include "tools/common/arguments.h"
+#include "tools/common/command_line.h"
 #include "tools/common/exit_codes.h"
 #include "tools/common/markdown.h"
 
@@ -174,34 +174,13 @@ std::vector<std::string> ImgtriageOptions::Outputs() const {
 
 ParsedImgtriage ParseImgtriage(std::vector<std::string> arguments) {
   ParsedImgtriage parsed;
-  auto usage = [&](const std::string& text) {
-    parsed.exit_code = kExitUsage;
-    parsed.text = fmt::format("imgtriage: {}\nimgtriage --help lists the options", Printable(text));
-    return parsed;
-  };
-  if (arguments.size() == 1 && arguments[0] == "--help-markdown") {  // for docs/, not for people
-    parsed.exit_code = kExitClean;
-    parsed.text = ImgtriageOptionsMarkdown();
-    return parsed;
-  }
+  auto usage = [&](const std::string& what) { return parsed.End(UsageError("imgtriage", what)); };
   parsed.options.command_line = arguments;
   CLI::App app(kDescription, "imgtriage");
   Raw raw;
   Declare(app, parsed.options, raw);
-  std::reverse(arguments.begin(), arguments.end());
-  try {
-    app.parse(arguments);
-    RefuseEmptyValues(app);
-  } catch (const CLI::CallForHelp&) {
-    parsed.exit_code = kExitClean;
-    parsed.text = app.help();
-    return parsed;
-  } catch (const CLI::CallForVersion&) {
-    parsed.exit_code = kExitClean;
-    parsed.text = std::string("imgtriage ") + IMGFSCK_VERSION;
-    return parsed;
-  } catch (const CLI::ParseError& error) {
-    return usage(error.what());
+  if (auto end = ReadArguments(app, std::move(arguments), ImgtriageOptionsMarkdown)) {
+    return parsed.End(*std::move(end));
   }
   if (auto error = Interpret(raw, &parsed.options)) return usage(*error);
   return parsed;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "triage/engine.h"
+#include "tools/common/command_line.h"
 
 namespace imgfsck {
 
@@ -22,12 +23,7 @@ struct ImgtriageOptions {
   std::vector<std::string> Outputs() const;
 };
 
-// What came out of reading the command line.
-struct ParsedImgtriage {
-  ImgtriageOptions options;
-  std::optional<int> exit_code;  // set: print `text` (help, version, a usage error) and end
-  std::string text;
-};
+using ParsedImgtriage = Parsed<ImgtriageOptions>;
 
 ParsedImgtriage ParseImgtriage(std::vector<std::string> arguments);
 std::string ImgtriageOptionsMarkdown();  // docs/cli-imgtriage.md
