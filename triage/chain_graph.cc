@@ -85,6 +85,7 @@ class Linker {
     add(File(i).path);
     for (const std::string& path : File(i).also) add(path);
     if (!Id(i).id.empty()) by_id_[Id(i).id].push_back(i);
+    by_stamp_[{File(i).identity.mtime_ns / kNanoseconds, Id(i).file_size}].push_back(i);
   }
 
   void AddEdges(size_t child) {
@@ -124,7 +125,34 @@ class Linker {
       edge->state = LinkState::kNotAFile;
       return;
     }
-    if (!with_id) ByName(edge);
+    if (with_id) return;
+    ByName(edge);
+    if (edge->state != LinkState::kFound) ByStamp(edge);
+  }
+
+  // Some formats record their base's length and when it was last written: that file, whatever it is
+  // called now.
+  void ByStamp(ChainEdge* edge) {
+    const IdentityFacts& child = Id(edge->child);
+    if (!child.parent_mtime || child.format == "vpc") return;
+    const std::vector<size_t>& named = edge->candidates;
+    std::optional<size_t> found;
+    for (size_t i : by_stamp_[{*child.parent_mtime, child.virtual_size}]) {
+      if (i == edge->child) continue;
+      if (!named.empty() && std::ranges::find(named, i) == named.end()) continue;
+      if (found && !SameContent(*found, i)) return;
+      if (!found) found = i;
+    }
+    if (!found) return;
+    edge->candidates.clear();
+    Found(*found, FoundBy::kContent, edge);
+    edge->troubles.push_back(LinkTrouble::kMoved);
+  }
+
+  // By digests of the whole files, where they were asked for.
+  bool SameContent(size_t one, size_t other) const {
+    const HashFacts &a = members_[one].facts->container, &b = members_[other].facts->container;
+    return a.done && a == b && !a.digests.empty() && a.unreadable.empty();
   }
 
   std::optional<size_t> ByPath(const ChainEdge& edge) {
@@ -162,12 +190,15 @@ class Linker {
     std::ranges::sort(candidates);
     candidates.erase(std::unique(candidates.begin(), candidates.end()), candidates.end());
     if (candidates.empty()) return;
-    if (candidates.size() > 1) {
+    // Copies of one file are as good as one another.
+    const bool copies = std::ranges::all_of(
+        candidates, [&](size_t i) { return i == candidates[0] || SameContent(candidates[0], i); });
+    if (!copies) {
       edge->state = LinkState::kAmbiguous;
       edge->candidates = std::move(candidates);
       return;
     }
-    Found(candidates.front(), by, edge);
+    Found(candidates.front(), candidates.size() > 1 ? FoundBy::kContent : by, edge);
     edge->troubles.push_back(LinkTrouble::kMoved);
   }
 
@@ -234,6 +265,7 @@ class Linker {
   std::map<std::string, std::string> folders_;
   std::map<std::string, size_t> by_path_;
   std::map<std::string, std::vector<size_t>> by_name_, by_id_;
+  std::map<std::pair<int64_t, uint64_t>, std::vector<size_t>> by_stamp_;  // seconds, bytes
   ChainGraph graph_;
 };
 
@@ -254,7 +286,17 @@ std::string_view ToText(LinkState state) {
 }
 
 std::string_view ToText(FoundBy by) {
-  return by == FoundBy::kPath ? "path" : by == FoundBy::kId ? "id" : "name";
+  switch (by) {
+    case FoundBy::kPath:
+      return "path";
+    case FoundBy::kId:
+      return "id";
+    case FoundBy::kContent:
+      return "content";
+    case FoundBy::kName:
+      return "name";
+  }
+  return "";
 }
 
 std::string_view ToText(LinkTrouble trouble) {

@@ -80,6 +80,6 @@ CREATE TABLE chain (
   parent_id INTEGER,             -- NULL: not found
   kind TEXT NOT NULL,            -- 'backing', 'parent', 'data-file'
   state TEXT NOT NULL,           -- 'found', 'missing', 'ambiguous', 'not-a-file'
-  found_by TEXT,                 -- 'path', 'id', 'name'
+  found_by TEXT,                 -- 'path', 'id', 'content', 'name'
   troubles TEXT NOT NULL         -- JSON array: 'moved', 'newer' …
 );

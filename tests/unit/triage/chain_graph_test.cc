@@ -25,6 +25,7 @@ class Graph : public ::testing::Test {
     return files_.size() - 1;
   }
   IdentityFacts& Id(size_t i) { return std::next(facts_.begin(), static_cast<long>(i))->identity; }
+  ImageFacts& Facts(size_t i) { return *std::next(facts_.begin(), static_cast<long>(i)); }
   FoundFile& File(size_t i) { return *std::next(files_.begin(), static_cast<long>(i)); }
   void Link(size_t child, const std::string& name, const std::string& format = "",
             const std::string& kind = "backing") {
@@ -84,6 +85,43 @@ TEST_F(Graph, MovedMissingAndAmbiguous) {
   const size_t other = Add("/none/f/base");
   EXPECT_EQ(Only().state, LinkState::kAmbiguous);
   EXPECT_EQ(Only().candidates, (std::vector<size_t>{base, other}));
+}
+
+TEST_F(Graph, CopiesOfOneFileAreNotAmbiguous) {
+  Link(Add("/none/d/child"), "/gone/base");
+  const size_t one = Add("/none/e/base"), other = Add("/none/f/base");
+  for (size_t i : {one, other}) {
+    Facts(i).container.done = true;
+    Facts(i).container.digests["sha256"] = "00";
+  }
+  EXPECT_EQ(Only().parent, one);
+  EXPECT_EQ(Only().by, FoundBy::kContent);
+  Facts(other).container.unreadable.push_back(MakeHostRange(0, 512));
+  EXPECT_EQ(Only().state, LinkState::kAmbiguous);
+  Facts(one).container.unreadable = Facts(other).container.unreadable;
+  EXPECT_EQ(Only().state, LinkState::kAmbiguous);
+}
+
+TEST_F(Graph, ARenamedBaseIsKnownByWhatTheChildRecorded) {
+  const size_t child = Add("/none/child.cow", "cow");
+  Link(child, "/gone/root.fs");
+  Id(child).parent_mtime = 77;
+  const size_t other = Add("/none/other", "raw"), base = Add("/none/renamed", "raw");
+  EXPECT_EQ(Only().state, LinkState::kMissing);
+  File(base).identity.mtime_ns = 77 * kNano + 5;
+  EXPECT_EQ(Only().parent, base);
+  EXPECT_EQ(Only().by, FoundBy::kContent);
+  EXPECT_EQ(Only().troubles, Troubles{LinkTrouble::kMoved});
+  Id(base).file_size = 1001;
+  EXPECT_EQ(Only().state, LinkState::kMissing);
+  Id(base).file_size = 1000;
+  File(other).identity.mtime_ns = 77 * kNano;
+  EXPECT_EQ(Only().state, LinkState::kMissing);  // two fit
+  // Of two that have the name, the one of that time.
+  File(other).path = "/none/e/root.fs";
+  File(base).path = "/none/f/root.fs";
+  File(other).identity.mtime_ns = 78 * kNano;
+  EXPECT_EQ(Only().parent, base);
 }
 
 TEST_F(Graph, WhatIsNoFileIsNotLookedFor) {
