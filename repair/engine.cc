@@ -263,11 +263,24 @@ class Planner {
     return Ok();
   }
 
+  // Problems that were there before, and that passes which were kept brought to light.
+  std::set<Problem> Revealed() const {
+    std::set<Problem> revealed;
+    for (const Pass& pass : kit_.repairer->passes) {
+      const bool kept = std::any_of(plan_->passes.begin(), plan_->passes.end(), [&](auto& run) {
+        return !run.dropped && run.name == pass.name && run.outcome.changes > 0;
+      });
+      if (kept && pass.reveals) revealed.insert(pass.may_add.begin(), pass.may_add.end());
+    }
+    return revealed;
+  }
+
   // A pass may leave work to later ones. When that work was not done, the pass has to go.
   Result<bool> JudgeWhole(std::set<std::string_view>* banned) {
     if (plan_->Empty()) return true;
     IMG_ASSIGN_OR_RETURN(const RangeSet patched, PatchedRanges(*plan_->overlay));
-    for (const NewProblem& problem : NewProblems(plan_->before, plan_->after, patched, {})) {
+    for (const NewProblem& problem :
+         NewProblems(plan_->before, plan_->after, patched, Revealed())) {
       for (const Pass& pass : kit_.repairer->passes) {
         const bool kept = std::any_of(plan_->passes.begin(), plan_->passes.end(), [&](auto& run) {
           return !run.dropped && run.name == pass.name && run.outcome.changes > 0;
@@ -325,8 +338,7 @@ Status MeasurePatches(const Overlay& overlay, uint64_t* patches, uint64_t* bytes
 
 namespace {
 
-Result<Plan> PlanFor(const ByteSource& source, const RepairKit& kit,
-                     const RepairOptions& options) {
+Result<Plan> PlanFor(const ByteSource& source, const RepairKit& kit, const RepairOptions& options) {
   std::set<std::string_view> banned;
   for (;;) {  // ends: every time round one more pass is left out
     IMG_ASSIGN_OR_RETURN(CheckReport before, kit.check(source));

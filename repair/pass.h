@@ -85,6 +85,8 @@ struct Pass {
   // Problems that this pass may bring because a later one mends them (counts of new clusters, say).
   // Should they be left in the end, the plan is made again without this pass.
   std::span<const Problem> may_add = {};
+  // What may_add names was there before, and nobody could see it: it may be left in the end.
+  bool reveals = false;
 };
 
 // True when `options` allow mending this problem: by mode, the registry's class and the severity

@@ -171,10 +171,10 @@ limit("backing-size", backing_at_end, [0], [1], content="backing")
 
 
 def backing_format(p, length):
-    p.change_extension(EXT_BACKING_FORMAT, b"r" * length)
+    p.change_extension(EXT_BACKING_FORMAT, b"raw".ljust(length, b"\0")[:length])
 
 
-limit("ext-backing-format-long", backing_format, [1, 15], [16, 200], content="backing")
+limit("ext-backing-format-long", backing_format, [0, 3, 15], [2, 16, 200], content="backing")
 
 
 def feature(at):

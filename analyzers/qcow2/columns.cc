@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <map>
 
 #include "base/text.h"
@@ -19,6 +20,11 @@ bool IsTable(const Image& image, uint64_t offset) {
 }
 
 }  // namespace
+
+bool LostItsTable(uint64_t l1_value) {
+  return (l1_value & kOffsetMask) == 0 && (l1_value & kL1Reserved) != 0 &&
+         std::popcount(l1_value) > 1;
+}
 
 Columns::Columns(const Image& image) : image_(image) {
   std::map<std::pair<uint64_t, uint64_t>, size_t> known;
@@ -44,8 +50,13 @@ Columns::Columns(const Image& image) : image_(image) {
 void Columns::Judge(const Group& group, uint64_t column, uint64_t value, Findings* findings) const {
   uint32_t layer = group.layers.front();
   bool active = layer == 0;
+  const bool lost = LostItsTable(value);
   auto add = [&](Problem problem, std::string_view rule, std::string detail) {
     Finding f;
+    if (lost) {
+      f.effect = Effect::kZero;
+      f.repair = RepairClass::kAll;
+    }
     f.problem = problem;
     f.structure = active ? "l1" : fmt::format("snapshot[{}]/l1", layer - 1);
     f.host = MakeHostRange(group.l1.offset + column * 8, 8);

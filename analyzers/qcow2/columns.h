@@ -13,13 +13,17 @@ namespace imgfsck::qcow2 {
 
 // One L2 table as column `column` has it.
 struct TableRef {
-  uint64_t offset = 0;   // of the table in the file; aligned, and it begins inside the file
+  uint64_t offset = 0;  // of the table in the file; aligned, and it begins inside the file
   uint64_t column = 0;
-  uint32_t layer = 0;    // the first that uses it
-  uint32_t weight = 0;   // how many layers use it in this column
-  bool active = false;   // the active layer is one of them
-  bool copied = false;   // the active L1 entry's COPIED flag
+  uint32_t layer = 0;   // the first that uses it
+  uint32_t weight = 0;  // how many layers use it in this column
+  bool active = false;  // the active layer is one of them
+  bool copied = false;  // the active L1 entry's COPIED flag
 };
+
+// An L1 entry of noise: bits that must be clear, more than a flip sets, and no offset. Whatever
+// table it led to, nobody reads it now.
+bool LostItsTable(uint64_t l1_value);
 
 class Columns {
  public:

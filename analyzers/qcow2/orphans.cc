@@ -74,6 +74,7 @@ bool Reclaims(const Image& image, const Orphans& orphans, const Entry& entry) {
 FoundTable Appraise(const Image& image, const Orphans& orphans, Bytes bytes) {
   const Geometry& g = image.geometry;
   FoundTable found;
+  bool bare = true;
   uint64_t steps_up = 0, previous = 0;
   for (uint64_t i = 0; i < g.l2_entries; ++i) {
     Entry entry = LoadEntry(g, bytes, i);
@@ -92,7 +93,9 @@ FoundTable Appraise(const Image& image, const Orphans& orphans, Bytes bytes) {
     found.first_host = found.reclaims == 0 ? host : std::min(found.first_host, host);
     found.last_host = std::max(found.last_host, host);
     ++found.reclaims;
+    bare &= !entry.compressed() && !entry.copied() && orphans.Missing(claim.first) == 1;
   }
+  found.bare = bare && found.reclaims > 0;
   found.ordered = steps_up * 10 >= found.reclaims * 9;
   return found;
 }

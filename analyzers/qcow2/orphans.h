@@ -62,7 +62,10 @@ struct FoundTable {
   uint64_t first_host = 0, last_host = 0;  // bytes; lowest and highest that it reclaims
   bool counted = false;                    // the image counts the table's own cluster as in use
   bool ordered = false;                    // guest order is host order, nearly everywhere
-  std::vector<uint64_t> slots;             // L1 slots that tables found elsewhere have it in
+  // It leads to clusters that are counted once, and no entry has the flag COPIED: no table of the
+  // active disk, but one of a snapshot, or of a bitmap. Or it leads to other tables.
+  bool bare = false;
+  std::vector<uint64_t> slots;  // L1 slots that tables found elsewhere have it in
 };
 
 // `entries` is 0 when `bytes` is no L2 table. Fills in what its content says.

@@ -57,6 +57,9 @@ void JudgeKnown(const Image& image, Findings* out) {
     if (e->length > kMaxBackingFormatLength) {
       out->Add(ExtensionFinding(Problem::kQcow2ExtBackingFormatLong, *e,
                                 fmt::format("{} bytes", e->length)));
+    } else if (!IsBackingFormat(*e)) {
+      out->Add(
+          ExtensionFinding(Problem::kQcow2ExtBackingFormatLong, *e, "no format that QEMU knows"));
     }
     if (h.backing_file_offset == 0) {
       out->Add(ExtensionFinding(Problem::kQcow2ExtBackingFormatOrphan, *e));
@@ -120,8 +123,7 @@ void JudgeBackingName(const Image& image, Findings* out) {
   } else if (image.backing_name && image.backing_name->find('\0') != std::string::npos) {
     // Readers stop at the zero.
     Finding f = HeaderFinding(Problem::kQcow2BackingSize, "backing_file_size",
-                              fmt::format("{} bytes, the name ends before",
-                                          h.backing_file_size));
+                              fmt::format("{} bytes, the name ends before", h.backing_file_size));
     f.severity = Severity::kWarning;
     f.repair = RepairClass::kNone;
     f.effect = Effect::kNone;

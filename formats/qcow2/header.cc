@@ -98,6 +98,19 @@ const Extension* ExtensionArea::Find(uint32_t type) const {
   return nullptr;
 }
 
+bool IsBackingFormat(const Extension& record) {
+  if (record.length > kMaxBackingFormatLength) return false;
+  // Those of today, and those that QEMU once had.
+  static constexpr std::string_view kKnown =
+      "  raw qcow2 qcow cow vmdk vpc vdi vhdx qed luks dmg bochs cloop parallels file host_device "
+      "host_cdrom host_floppy http https ftp ftps tftp curl nbd nfs rbd iscsi ssh nvme gluster "
+      "sheepdog vxhs vvfat quorum throttle blkdebug blkverify blkreplay blklogwrites null-co "
+      "null-aio replication copy-on-read preallocate compress snapshot-access io_uring "
+      "nvme-io_uring virtio-blk-vfio-pci virtio-blk-vhost-user virtio-blk-vhost-vdpa ";
+  const std::string text(record.data.begin(), std::ranges::find(record.data, uint8_t{0}));
+  return text.find(' ') == text.npos && kKnown.find(' ' + text + ' ') != kKnown.npos;
+}
+
 ExtensionArea ParseExtensions(const Header& header, Bytes cluster) {
   ExtensionArea area;
   area.begin = header.ExtensionsBegin();
@@ -138,19 +151,25 @@ std::optional<std::string> BackingName(const Header& header, Bytes cluster) {
       !RangeFits(header.backing_file_offset, header.backing_file_size, cluster.size())) {
     return std::nullopt;
   }
-  return std::string(
-      AsText(cluster.subspan(header.backing_file_offset, header.backing_file_size)));
+  return std::string(AsText(cluster.subspan(header.backing_file_offset, header.backing_file_size)));
 }
 
 std::string_view ExtensionName(uint32_t type) {
   switch (type) {
-    case kExtEnd: return "end";
-    case kExtBackingFormat: return "backing format";
-    case kExtFeatureNames: return "feature names";
-    case kExtBitmaps: return "bitmaps";
-    case kExtEncryption: return "encryption header";
-    case kExtDataFile: return "data file name";
-    default: return "unknown";
+    case kExtEnd:
+      return "end";
+    case kExtBackingFormat:
+      return "backing format";
+    case kExtFeatureNames:
+      return "feature names";
+    case kExtBitmaps:
+      return "bitmaps";
+    case kExtEncryption:
+      return "encryption header";
+    case kExtDataFile:
+      return "data file name";
+    default:
+      return "unknown";
   }
 }
 

@@ -52,9 +52,9 @@ std::span<const FieldSpec> HeaderFields();
 
 struct Extension {
   uint32_t type = 0;
-  uint64_t offset = 0;      // of the record's type field in the file
-  uint32_t length = 0;      // of the data, as stored
-  Bytes data;               // as much of it as lies inside the area
+  uint64_t offset = 0;  // of the record's type field in the file
+  uint32_t length = 0;  // of the data, as stored
+  Bytes data;           // as much of it as lies inside the area
   uint64_t end() const { return offset + 8 + AlignUp(length, 8); }
 };
 
@@ -62,19 +62,23 @@ struct Extension {
 struct ExtensionArea {
   std::vector<Extension> records;      // without END, unless that has a length that does not fit
   std::optional<uint64_t> end_marker;  // offset of the END record
-  std::optional<uint64_t> overrun;     // offset of a record that does not fit; parsing stopped there
-  uint64_t begin = 0, limit = 0;       // the area: [begin, limit)
-  uint64_t end = 0;                    // first byte behind the last record (END included)
+  std::optional<uint64_t> overrun;  // offset of a record that does not fit; parsing stopped there
+  uint64_t begin = 0, limit = 0;    // the area: [begin, limit)
+  uint64_t end = 0;                 // first byte behind the last record (END included)
   const Extension* Find(uint32_t type) const;  // the first of that type
 };
 
 // `cluster`: the first cluster. The result refers into it.
 ExtensionArea ParseExtensions(const Header& header, Bytes cluster);
 
+// Whether the record holds the name of a format that QEMU knows; it reads to the first zero.
+bool IsBackingFormat(const Extension& record);
+
 // The backing file's name, where the header has one and it lies inside `cluster`.
 std::optional<std::string> BackingName(const Header& header, Bytes cluster);
 
 std::string_view ExtensionName(uint32_t type);  // "backing format" …, "unknown"
-std::string FeatureText(const Header& header, int kind);  // kind 0 incompatible 1 compatible 2 autoclear
+std::string FeatureText(const Header& header,
+                        int kind);  // kind 0 incompatible 1 compatible 2 autoclear
 
 }  // namespace imgfsck::qcow2

@@ -15,12 +15,15 @@ constexpr std::initializer_list<Problem> kDropMappingsProblems = {
     Problem::kQcow2ComprPastEof,     Problem::kQcow2ComprDataFile,
     Problem::kQcow2Extl2BothBits,    Problem::kQcow2Extl2AllocNoHost,
     Problem::kQcow2Extl2ComprBitmap, Problem::kQcow2SnapL2Structure,
-    Problem::kQcow2MetaOverlap,      Problem::kQcow2L2ZeroFlagV2};
+    Problem::kQcow2MetaOverlap,      Problem::kQcow2L2ZeroFlagV2,
+    Problem::kQcow2L1EntryReserved};
 
 class DropMappings : PassBody {
  public:
   explicit DropMappings(const PassContext& context)
-      : PassBody(context), metadata_(OtherMetadata(state_)) {}
+      : PassBody(context), metadata_(OtherMetadata(state_)) {
+    for (const TableRef& table : state_.walk.implausible) no_tables_.insert(table.offset);
+  }
 
   Result<PassOutcome> Run() {
     if (L1ReachesTooFar()) {
@@ -41,12 +44,7 @@ class DropMappings : PassBody {
   }
 
  private:
-  bool TableLost(uint64_t offset) const {
-    for (const TableRef& table : state_.walk.implausible) {
-      if (table.offset == offset) return true;
-    }
-    return false;
-  }
+  bool TableLost(uint64_t offset) const { return no_tables_.contains(offset); }
 
   // The active L1 table is longer than the disk needs, and other things' bytes are among what would
   // be its entries there.
@@ -69,8 +67,8 @@ class DropMappings : PassBody {
     return false;
   }
 
-  // Guest data has the cluster as well: what would be written there as a table's is the guest's. The
-  // split comes first.
+  // Guest data has the cluster as well: what would be written there as a table's is the guest's.
+  // The split comes first.
   bool OnData(uint64_t offset) const {
     const uint64_t cluster = offset >> g_.cluster_bits;
     const ClaimMap& claims = state_.claims();
@@ -108,12 +106,14 @@ class DropMappings : PassBody {
     }
     for (uint64_t i = 0; i < l1.entries; ++i) {
       uint64_t value = LoadBe<uint64_t>(&raw[8 * i]), offset = value & kOffsetMask;
-      if (offset == 0) continue;
+      const bool noise = LostItsTable(value) && May(Problem::kQcow2L1EntryReserved);
+      if (offset == 0 && !noise) continue;
       bool unaligned = !IsAligned(offset, g_.cluster_size) && May(Problem::kQcow2L1EntryUnaligned);
       bool past = offset >= image_.file_size && May(Problem::kQcow2L1EntryPastEof);
       bool garbage = TableLost(offset) && May(Problem::kQcow2L2Implausible);
-      bool taken = metadata_.contains(offset >> g_.cluster_bits) && May(Problem::kQcow2MetaOverlap);
-      if (!unaligned && !past && !garbage && !taken) continue;
+      bool taken = offset != 0 && metadata_.contains(offset >> g_.cluster_bits) &&
+                   May(Problem::kQcow2MetaOverlap);
+      if (!noise && !unaligned && !past && !garbage && !taken) continue;
       IMG_RETURN_IF_ERROR(editor_.Write64(l1.offset + 8 * i, 0));
       ++outcome_.changes;
       uint64_t begin = i * g_.l2_span, size = image_.LayerSize(layer);
@@ -206,7 +206,8 @@ class DropMappings : PassBody {
     return Ok();
   }
 
-  std::unordered_set<uint64_t> metadata_;  // clusters that no L2 table can have
+  std::unordered_set<uint64_t> metadata_;   // clusters that no L2 table can have
+  std::unordered_set<uint64_t> no_tables_;  // places of what are none
 };
 
 constexpr Problem kDropMappingsMayAdd[] = {

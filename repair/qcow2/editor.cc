@@ -8,8 +8,11 @@
 namespace imgfsck::qcow2 {
 
 Editor::Editor(Overlay& overlay, const CheckState& state)
-    : overlay_(overlay), state_(state), image_(*state.image),
-      table_offset_(image_.header.refcount_table_offset), table_(image_.refcount_table),
+    : overlay_(overlay),
+      state_(state),
+      image_(*state.image),
+      table_offset_(image_.header.refcount_table_offset),
+      table_(image_.refcount_table),
       end_(AlignUp(std::max(image_.file_size, overlay.Size()), image_.geometry.cluster_size)) {}
 
 Status Editor::Write64(uint64_t offset, uint64_t value) {
@@ -97,12 +100,15 @@ Status Editor::GrowTable(uint64_t index) {
 
 // Something that the guest reads through has the cluster as well: what is written there, the guest
 // reads.
-bool Editor::ReadByTheGuest(uint64_t block) const {
+bool Editor::ReadByTheGuest(uint64_t block) {
   const uint64_t cluster = block >> geometry().cluster_bits;
   const ClaimMap& claims = state_.claims();
-  return claims.IsData(cluster) || claims.IsCompressed(cluster) ||
-         std::ranges::any_of(state_.walk.implausible,
-                             [block](const TableRef& table) { return table.offset == block; });
+  if (claims.IsData(cluster) || claims.IsCompressed(cluster)) return true;
+  if (!implausible_) {
+    implausible_.emplace();
+    for (const TableRef& table : state_.walk.implausible) implausible_->insert(table.offset);
+  }
+  return implausible_->contains(block);
 }
 
 Result<uint64_t> Editor::BlockFor(uint64_t index) {
@@ -113,11 +119,9 @@ Result<uint64_t> Editor::BlockFor(uint64_t index) {
       return Error{ErrorCode::kInvalid, "a refcount table entry is damaged",
                    table_offset_ + 8 * index};
     }
-    if (own_blocks_.insert(index).second && state_.walked &&
-        offset == BlockOffset(image_, index) &&
-        (ReadByTheGuest(offset) ||
-         (state_.claims().IsConflict(offset >> geometry().cluster_bits) &&
-          !HoldsCounts(image_, state_.claims(), index)))) {
+    if (own_blocks_.insert(index).second && state_.walked && offset == BlockOffset(image_, index) &&
+        (ReadByTheGuest(offset) || (state_.claims().IsConflict(offset >> geometry().cluster_bits) &&
+                                    !HoldsCounts(image_, state_.claims(), index)))) {
       IMG_RETURN_IF_ERROR(MoveBlock(index));
       offset = table_[index];
     }
@@ -147,8 +151,8 @@ Status Editor::SetCount(uint64_t cluster, uint64_t value) {
   const Geometry& g = geometry();
   IMG_ASSIGN_OR_RETURN(uint64_t block, BlockFor(cluster / g.block_entries));
   uint64_t index = cluster % g.block_entries;
-  uint64_t byte = g.refcount_order >= 3 ? index << (g.refcount_order - 3)
-                                        : index >> (3 - g.refcount_order);
+  uint64_t byte =
+      g.refcount_order >= 3 ? index << (g.refcount_order - 3) : index >> (3 - g.refcount_order);
   uint64_t aligned = AlignDown(byte, 8);
   uint8_t word[8];
   IMG_RETURN_IF_ERROR(Read(block + aligned, word));

@@ -4,7 +4,9 @@
 // where the image counts nothing, nothing refers to and the file holds zeros, else behind the end.
 #pragma once
 
+#include <optional>
 #include <set>
+#include <unordered_set>
 #include <vector>
 
 #include "analyzers/qcow2/state.h"
@@ -47,7 +49,7 @@ class Editor {
 
  private:
   bool IsFree(uint64_t cluster);
-  bool ReadByTheGuest(uint64_t block) const;
+  bool ReadByTheGuest(uint64_t block);
   Result<uint64_t> BlockFor(uint64_t index);
   Status GrowTable(uint64_t index);
 
@@ -62,6 +64,8 @@ class Editor {
   uint64_t allocated_bytes_ = 0;
   std::set<uint64_t> own_blocks_;  // refcount blocks that may be written where they are
   std::set<uint64_t> taken_;       // clusters given out below the old end
+  // Places of what stands where L2 tables should; gathered when first asked for.
+  std::optional<std::unordered_set<uint64_t>> implausible_;
 };
 
 }  // namespace imgfsck::qcow2

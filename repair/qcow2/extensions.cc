@@ -24,7 +24,7 @@ constexpr std::initializer_list<Problem> kExtensionsProblems = {
 bool IsKnown(const Extension& record) {
   switch (record.type) {
     case kExtBackingFormat:
-      return record.length <= kMaxBackingFormatLength;
+      return IsBackingFormat(record);
     case kExtFeatureNames:
       return record.length % kFeatureNameSize == 0;
     case kExtBitmaps:
@@ -147,8 +147,7 @@ class ExtensionRepair {
         // QEMU writes a fresh table of names with its next header.
         return Should(Problem::kQcow2ExtFeatureTable);
       case kExtBackingFormat:
-        return (record.length > kMaxBackingFormatLength &&
-                Should(Problem::kQcow2ExtBackingFormatLong)) ||
+        return (!IsBackingFormat(record) && Should(Problem::kQcow2ExtBackingFormatLong)) ||
                Should(Problem::kQcow2ExtBackingFormatOrphan);
       case kExtDataFile:
         return Should(Problem::kQcow2ExtDatafileOrphan);

@@ -205,13 +205,18 @@ class Assigner {
     return ResemblesOthers(image_, state_, lost.ref, table.offset);
   }
 
+  // A table of a bitmap looks like one of the guest's but for its flags; so does a snapshot's.
+  static bool Stranger(const LostTable& lost, const FoundTable& table) {
+    return table.bare && lost.ref.active && lost.ref.weight == 1;
+  }
+
   // One table is missing, and what is found can only be that.
   void OnlyOne() {
     if (known_lost_ != 1) return;
     for (LostTable& lost : lost_) {
       if (lost.why == LostTable::Why::kUnset) continue;
       for (const FoundTable* table : tables_) {
-        if (!given_.contains(table->offset)) {
+        if (!given_.contains(table->offset) && !Stranger(lost, *table)) {
           Give(lost, *table, 0.8, "it is the only range whose table is lost");
         }
       }
@@ -226,7 +231,7 @@ class Assigner {
     }
     std::vector<const FoundTable*> left;
     for (const FoundTable* table : tables_) {
-      if (table->counted && !given_.contains(table->offset)) left.push_back(table);
+      if (table->counted && !table->bare && !given_.contains(table->offset)) left.push_back(table);
     }
     if (ranges.size() == 1 && left.size() == 1) {
       Give(*ranges[0], *left[0], 0.8,
@@ -248,7 +253,7 @@ class Assigner {
     }
     std::map<std::vector<size_t>, std::vector<const FoundTable*>> groups;
     for (const FoundTable* table : tables_) {
-      if (given_.contains(table->offset) || !table->ordered) continue;
+      if (given_.contains(table->offset) || !table->ordered || table->bare) continue;
       std::vector<size_t> fits;
       for (size_t l = 0; l < lost_.size(); ++l) {
         if (windows[l] && windows[l]->anchored && Fits(*windows[l], *table)) fits.push_back(l);
@@ -313,11 +318,12 @@ std::vector<LostTable> FindLostTables(const ByteSource& image, const CheckState&
   for (uint64_t i = 0; i < std::min(l1.entries, parsed.L1Min(0)); ++i) {
     uint64_t value = LoadBe<uint64_t>(&raw[8 * i]), offset = value & kOffsetMask;
     TableRef ref{0, i, 0, 1, true, false};
-    if (offset == 0) {
+    if (offset == 0 && !LostItsTable(value)) {
       if (unset_left == 0) continue;
       --unset_left;
       lost.push_back({LostTable::Why::kUnset, ref, value, {}, {}, {}, 0});
-    } else if (!IsAligned(offset, parsed.geometry.cluster_size) || offset >= parsed.file_size ||
+    } else if (offset == 0 || !IsAligned(offset, parsed.geometry.cluster_size) ||
+               offset >= parsed.file_size ||
                others.contains(offset >> parsed.geometry.cluster_bits)) {
       lost.push_back({LostTable::Why::kPointer, ref, value, {}, {}, {}, 0});
     }

@@ -6,8 +6,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <unordered_map>
 
+#include "base/interrupt.h"
+#include "formats/common/tolerant.h"
 #include "formats/qcow2/metadata.h"
 #include "repair/qcow2/passes.h"
 #include "repair/qcow2/superseded.h"
@@ -16,11 +19,17 @@ namespace imgfsck::qcow2 {
 namespace {
 
 constexpr std::initializer_list<Problem> kTableProblems = {
-    Problem::kQcow2RtUnaligned, Problem::kQcow2RtEmpty, Problem::kQcow2RtCap,
-    Problem::kQcow2RtPastEof, Problem::kQcow2HdrRefcountOrder, Problem::kQcow2RefcountOverflow};
+    Problem::kQcow2RtUnaligned, Problem::kQcow2RtEmpty,          Problem::kQcow2RtCap,
+    Problem::kQcow2RtPastEof,   Problem::kQcow2HdrRefcountOrder, Problem::kQcow2RefcountOverflow};
+constexpr uint64_t kMostLayersLost = 16;  // as far as a count may be too high
+constexpr size_t kMostSearched = 16;  // blocks; of more, each cluster would be compared too often
 constexpr std::initializer_list<Problem> kBlockProblems = {
-    Problem::kQcow2RtEntryUnaligned, Problem::kQcow2RtEntryPastEof,
-    Problem::kQcow2RtEntryDuplicate, Problem::kQcow2RbOverlap};
+    Problem::kQcow2RtEntryUnaligned, Problem::kQcow2RtEntryPastEof, Problem::kQcow2RtEntryDuplicate,
+    Problem::kQcow2RbOverlap, Problem::kQcow2RefcountZeroUsed};
+
+// What came to light with the counts was there before.
+constexpr Problem kRebuildReveals[] = {Problem::kQcow2RefcountLeak,
+                                       Problem::kQcow2L2EmptyWithLeaks};
 
 class Rebuild : PassBody {
  public:
@@ -54,8 +63,8 @@ class Rebuild : PassBody {
     }
     if (count != 0 || c >= state_.claims().clusters()) return count;
     IMG_ASSIGN_OR_RETURN(auto content, judge_.Judge(c));
-    bool keep = content == OrphanJudge::Content::kValuable ||
-                content == OrphanJudge::Content::kUnreadable;
+    bool keep =
+        content == OrphanJudge::Content::kValuable || content == OrphanJudge::Content::kUnreadable;
     outcome_.orphans.kept += keep;
     return keep ? 1 : 0;
   }
@@ -75,13 +84,69 @@ class Rebuild : PassBody {
     return Ok();
   }
 
-  // Entries that lead to no block of their own get a new one.
+  // Something refers to a cluster that block `index` counts: no writer leaves such a block out.
+  bool AnyUsed(uint64_t index) const {
+    const uint64_t first = index * g_.block_entries, clusters = state_.claims().clusters();
+    for (uint64_t c = first; c < std::min(first + g_.block_entries, clusters); ++c) {
+      if (state_.claims().IsUsed(c)) return true;
+    }
+    return false;
+  }
+
+  // Nearly all counts of what is in use are right, its own too, and there are none past the end.
+  bool IsBlock(uint64_t index, uint64_t cluster, Bytes bytes) const {
+    const uint64_t first = index * g_.block_entries, clusters = state_.claims().clusters();
+    const uint64_t fewest = g_.refcount_order >= 3 ? 3 : 64;
+    uint64_t used = 0, right = 0;
+    for (uint64_t i = 0; i < g_.block_entries; ++i) {
+      const uint64_t count = LoadRefcount(bytes, g_.refcount_order, i), c = first + i;
+      if (c >= clusters ? count != 0 : c == cluster && count != 1) return false;
+      if (c >= clusters || !state_.claims().IsUsed(c)) continue;
+      ++used;
+      right += count >= state_.claims().Count(c);
+      if (count > state_.claims().Count(c) + image_.LayerCount() + kMostLayersLost) return false;
+    }
+    return used >= fewest && right * 8 >= used * 7;
+  }
+
+  // Where the blocks lie that entries no longer lead to, by index: their counts tell what damage
+  // left without an owner. One pass over what nothing refers to.
+  Result<std::map<uint64_t, uint64_t>> OldBlocks(const std::vector<uint64_t>& wanted) {
+    std::map<uint64_t, uint64_t> found;
+    if (wanted.empty() || wanted.size() > kMostSearched) return found;
+    std::set<uint64_t> ambiguous;
+    ByteVector bytes(g_.cluster_size);
+    std::vector<HostRange> bad;
+    for (uint64_t c = 1; c < image_.ClusterCount(); ++c) {
+      if (state_.claims().IsUsed(c)) continue;
+      IMG_RETURN_IF_ERROR(CheckStop());
+      const uint64_t offset = c << g_.cluster_bits;
+      if (auto extent = context_.image.ExtentAt(offset); extent && extent->hole) continue;
+      bad.clear();
+      ReadTolerant(context_.image, offset, bytes, &bad);
+      if (!bad.empty()) continue;
+      std::vector<uint64_t> fits;
+      for (uint64_t i : wanted) {
+        if (IsBlock(i, c, bytes)) fits.push_back(i);
+      }
+      for (uint64_t i : fits) {
+        if (fits.size() > 1 || !found.try_emplace(i, offset).second) ambiguous.insert(i);
+      }
+    }
+    for (uint64_t i : ambiguous) found.erase(i);
+    return found;
+  }
+
+  // Entries that lead to no block of their own get the one that they led to, or a new one.
   Status RebuildBlocks() {
     std::set<uint64_t> taken;
     std::vector<uint64_t> broken;
     std::vector<uint64_t> table = image_.refcount_table;
     for (uint64_t i = 0; i < table.size(); ++i) {
-      if (table[i] == 0) continue;
+      if (table[i] == 0) {
+        if (state_.counts_compared && AnyUsed(i)) broken.push_back(i);
+        continue;
+      }
       uint64_t offset = BlockOffset(image_, i);
       bool own = offset != 0 && state_.claims().Count(offset >> g_.cluster_bits) == 1 &&
                  taken.insert(offset).second;
@@ -90,20 +155,25 @@ class Rebuild : PassBody {
     }
     for (uint64_t i : broken) table[i] = 0;
     editor_.UseRefcountTable(image_.header.refcount_table_offset, table);
+    std::vector<uint64_t> within = broken;
+    std::erase_if(within,
+                  [&](uint64_t i) { return i * g_.block_entries >= state_.claims().clusters(); });
+    IMG_ASSIGN_OR_RETURN(const auto old, OldBlocks(within));
     ByteVector block(g_.cluster_size);
     for (uint64_t i : broken) {
       bool any = false;
-      if (i * g_.block_entries < state_.claims().clusters()) {
+      uint64_t target = 0;
+      if (auto known = old.find(i); known != old.end()) {
+        target = known->second;
+      } else if (i * g_.block_entries < state_.claims().clusters()) {
         IMG_RETURN_IF_ERROR(FillBlock(i, g_.refcount_order, block, &any));
       }
-      uint64_t target = 0;
       if (any) {
         IMG_ASSIGN_OR_RETURN(target, editor_.Reserve(1));
         IMG_RETURN_IF_ERROR(editor_.Write(target, block));
       }
       table[i] = target;
-      IMG_RETURN_IF_ERROR(
-          editor_.Write64(image_.header.refcount_table_offset + 8 * i, target));
+      IMG_RETURN_IF_ERROR(editor_.Write64(image_.header.refcount_table_offset + 8 * i, target));
       ++outcome_.changes;
     }
     editor_.UseRefcountTable(image_.header.refcount_table_offset, table);
@@ -133,7 +203,8 @@ class Rebuild : PassBody {
   // The old table and its blocks, as far as the check counted them.
   void FindReplaced() {
     ForEachMeta(image_, [&](const MetaRegion& region) {
-      if (region.kind != MetaKind::kRefcountTable && region.kind != MetaKind::kRefcountBlock) return;
+      if (region.kind != MetaKind::kRefcountTable && region.kind != MetaKind::kRefcountBlock)
+        return;
       uint64_t last = (region.host.end() - 1) >> g_.cluster_bits;
       for (uint64_t c = region.host.offset.value >> g_.cluster_bits; c <= last; ++c) ++replaced_[c];
     });
@@ -177,7 +248,8 @@ class Rebuild : PassBody {
     return WriteHeader(base, table_clusters, order);
   }
 
-  Status CountOwn(uint64_t begin, uint64_t end, unsigned order, const std::vector<uint64_t>& table) {
+  Status CountOwn(uint64_t begin, uint64_t end, unsigned order,
+                  const std::vector<uint64_t>& table) {
     uint64_t entries = g_.cluster_size * 8 >> order;
     ByteVector block(g_.cluster_size);
     for (uint64_t c = begin >> g_.cluster_bits; c < end >> g_.cluster_bits; ++c) {
@@ -203,12 +275,17 @@ class Rebuild : PassBody {
 
 }  // namespace
 
-const Pass kRebuildPass{
-    "refcount-rebuild", 70, "rebuild refcount blocks, or the whole table, from the references",
-    [](const CheckReport& report, const RepairOptions& options) {
-      return StateOf(report).walked && (WantedAny(report, options, kTableProblems) ||
-                                        WantedAny(report, options, kBlockProblems));
-    },
-    [](const PassContext& context) { return Rebuild(context).Run(); }};
+const Pass kRebuildPass{"refcount-rebuild",
+                        70,
+                        "rebuild refcount blocks, or the whole table, from the references",
+                        [](const CheckReport& report, const RepairOptions& options) {
+                          return StateOf(report).walked &&
+                                 (WantedAny(report, options, kTableProblems) ||
+                                  WantedAny(report, options, kBlockProblems));
+                        },
+                        [](const PassContext& context) { return Rebuild(context).Run(); },
+                        {},
+                        kRebuildReveals,
+                        true};
 
 }  // namespace imgfsck::qcow2

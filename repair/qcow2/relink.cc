@@ -35,7 +35,8 @@ class Relink : PassBody {
     IMG_RETURN_IF_ERROR(SetTablesApart());
     IMG_RETURN_IF_ERROR(RebuildTables());
     std::vector<Restored> restored;
-    IMG_RETURN_IF_ERROR(RestoreEntries(context_.image, state_, donor_, &orphans_, &restored));
+    IMG_RETURN_IF_ERROR(
+        RestoreEntries(context_.image, state_, donor_, loose_, &orphans_, &restored));
     for (const Restored& r : restored) {
       AddLayers(state_, r.table, r.index, &outcome_.changed);
       ++outcome_.changes;
@@ -122,6 +123,9 @@ class Relink : PassBody {
         Declare(lost[i], tables[i], LayersOf(lost[i]));
       }
     }
+    loose_ = std::ranges::any_of(scan.tables, [&](const auto& found) {
+      return !orphans_.IsTaken(found.first >> g_.cluster_bits);
+    });
     return Ok();
   }
 
@@ -293,6 +297,7 @@ class Relink : PassBody {
     std::vector<bool> known;
   };
   std::vector<Installed> installed_;
+  bool loose_ = false;  // tables were found that belong nowhere
   Line line_;
   uint64_t unsaid_ = 0;
 };

@@ -25,24 +25,24 @@ class ReservedBits {
     for (size_t layer = 0; layer < image_.LayerCount(); ++layer) {
       IMG_RETURN_IF_ERROR(MendL1(layer));
     }
-    IMG_RETURN_IF_ERROR(ForEachTable(context_.image, state_, [&](const TableRef& table,
-                                                                MutableBytes bytes, bool* changed) {
-      for (uint64_t i = 0; i < image_.geometry.l2_entries; ++i) {
-        Entry entry = LoadEntry(image_.geometry, bytes, i);
-        uint64_t guest = (table.column * image_.geometry.l2_entries + i)
-                         << image_.geometry.cluster_bits;
-        Entry mended =
-            entry.compressed() ? MendCompressed(entry) : MendStandard(table, guest, entry);
-        if (mended.descriptor == entry.descriptor) continue;
-        if (image_.has_data_file() && mended.host() != entry.host()) {
-          AddLayers(state_, table, i, &outcome_.settled);
-        }
-        StoreEntry(image_.geometry, bytes, i, mended);
-        ++outcome_.changes;
-        *changed = true;
-      }
-      return Ok();
-    }));
+    IMG_RETURN_IF_ERROR(ForEachTable(
+        context_.image, state_, [&](const TableRef& table, MutableBytes bytes, bool* changed) {
+          for (uint64_t i = 0; i < image_.geometry.l2_entries; ++i) {
+            Entry entry = LoadEntry(image_.geometry, bytes, i);
+            uint64_t guest = (table.column * image_.geometry.l2_entries + i)
+                             << image_.geometry.cluster_bits;
+            Entry mended =
+                entry.compressed() ? MendCompressed(entry) : MendStandard(table, guest, entry);
+            if (mended.descriptor == entry.descriptor) continue;
+            if (image_.has_data_file() && mended.host() != entry.host()) {
+              AddLayers(state_, table, i, &outcome_.settled);
+            }
+            StoreEntry(image_.geometry, bytes, i, mended);
+            ++outcome_.changes;
+            *changed = true;
+          }
+          return Ok();
+        }));
     IMG_RETURN_IF_ERROR(MendRefcountTable());
     return outcome_;
   }
@@ -98,10 +98,11 @@ class ReservedBits {
     for (uint64_t i = 0; i < l1.entries; ++i) {
       uint64_t value = LoadBe<uint64_t>(&raw[8 * i]), mended = value;
       uint64_t offset = value & kOffsetMask;
-      if ((value & kL1Reserved) != 0 && Sound(offset) && May(Problem::kQcow2L1EntryReserved)) {
+      if ((value & kL1Reserved) != 0 && !LostItsTable(value) && Sound(offset) &&
+          May(Problem::kQcow2L1EntryReserved)) {
         mended &= ~kL1Reserved;
       }
-      if (offset == 0 && May(Problem::kQcow2L1Copied)) mended &= ~kCopied;
+      if (offset == 0 && !LostItsTable(value) && May(Problem::kQcow2L1Copied)) mended &= ~kCopied;
       if (mended == value) continue;
       uint8_t bytes[8];
       StoreBe(bytes, mended);

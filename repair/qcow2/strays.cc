@@ -20,14 +20,15 @@ constexpr size_t kMostAtOnce = 1 << 13;  // broken entries matched by their numb
 
 class Strays {
  public:
-  Strays(Overlay& overlay, const CheckState& state, const Donor& donor, Orphans* orphans,
-         std::vector<Restored>* restored)
+  Strays(Overlay& overlay, const CheckState& state, const Donor& donor, bool loose,
+         Orphans* orphans, std::vector<Restored>* restored)
       : overlay_(overlay),
         state_(state),
         image_(*state.image),
         g_(image_.geometry),
         claims_(state.claims()),
         donor_(donor),
+        loose_(loose),
         orphans_(*orphans),
         restored_(*restored) {}
 
@@ -108,7 +109,7 @@ class Strays {
     for (uint64_t i = 0; i < limit; ++i) {
       Kind kind = kind_at(i);
       if (kind == Kind::kSound || kind == Kind::kOther) continue;
-      if (FromOtherLayer(table, bytes, i, changed)) continue;
+      if (FromOtherLayer(table, bytes, i, kind, changed)) continue;
       if (kind == Kind::kBroken) FromItself(table, bytes, i, changed);
       if (kind == Kind::kContested) IMG_RETURN_IF_ERROR(MendContested(table, bytes, i, changed));
     }
@@ -126,7 +127,7 @@ class Strays {
 
   // Whether guest order is host order, in this table or better in the one that others kept.
   void WeighOrder(Bytes bytes) {
-    Bytes table = others_.empty() ? bytes : Bytes(others_.front());
+    Bytes table = others_.empty() ? bytes : Bytes(others_.front().bytes);
     uint64_t previous = 0;
     for (uint64_t i = 0; i < g_.l2_entries; ++i) {
       auto host = SoundHost(table, static_cast<int64_t>(i));
@@ -137,22 +138,41 @@ class Strays {
     }
   }
 
+  // When the first of the layers that use the table was made: snapshots stand in the order of time,
+  // the disk comes last.
+  uint32_t Age(const TableRef& table) const {
+    uint32_t first = ~uint32_t{0};
+    for (uint32_t layer : state_.columns->LayersOf(table.column, table.offset)) {
+      if (layer != 0) first = std::min(first, layer);
+    }
+    return first;
+  }
+
   // The tables of other layers in the column of `table`; once for all its entries.
   void LoadOthers(const TableRef& table) {
     others_.clear();
+    const std::vector<TableRef> refs = OtherTables(state_, table);
+    const uint32_t age = refs.empty() ? 0 : Age(table);
     std::vector<HostRange> bad;
-    for (const TableRef& other : OtherTables(state_, table)) {
-      ByteVector bytes(g_.cluster_size);
-      ReadTolerant(overlay_, other.offset, bytes, &bad);
-      if (!AllZero(bytes) && !Implausible(image_, bytes)) others_.push_back(std::move(bytes));
+    for (const TableRef& ref : refs) {
+      Other other{ByteVector(g_.cluster_size), false};
+      ReadTolerant(overlay_, ref.offset, other.bytes, &bad);
+      if (AllZero(other.bytes) || Implausible(image_, other.bytes)) continue;
+      other.leads =
+          !loose_ && Age(ref) < age && orphans_.Missing(ref.offset >> g_.cluster_bits) == 0;
+      others_.push_back(std::move(other));
     }
     lent_ = table.active ? donor_.Table(table.column) : std::nullopt;
   }
 
-  // Another layer or the donor maps it, and the cluster misses one reference: this one.
-  bool FromOtherLayer(const TableRef& table, MutableBytes bytes, uint64_t i, bool* changed) {
-    for (const ByteVector& other : others_) {
-      if (Follow(table, bytes, i, other,
+  // Another layer or the donor maps it, and the cluster misses one reference: this one. An entry
+  // that maps nothing may be in the right, and the reference be one of a layer that is lost: then
+  // only a layer from before tells.
+  bool FromOtherLayer(const TableRef& table, MutableBytes bytes, uint64_t i, Kind kind,
+                      bool* changed) {
+    for (const Other& other : others_) {
+      if (kind == Kind::kEmpty && !other.leads) continue;
+      if (Follow(table, bytes, i, other.bytes,
                  "another layer has it there, and one more reference is counted", changed)) {
         return true;
       }
@@ -304,6 +324,7 @@ class Strays {
   const Geometry& g_;
   const ClaimMap& claims_;
   const Donor& donor_;
+  const bool loose_;
   Orphans& orphans_;
   std::vector<Restored>& restored_;
   struct Place {
@@ -311,7 +332,11 @@ class Strays {
     uint64_t index;
   };
   std::vector<Place> unresolved_;
-  std::vector<ByteVector> others_;
+  struct Other {
+    ByteVector bytes;
+    bool leads = false;  // what maps nothing may follow it, too
+  };
+  std::vector<Other> others_;
   std::optional<ByteVector> lent_;                        // the donor's table of the column
   std::optional<std::unordered_set<uint64_t>> metadata_;  // FindMetadata()
   uint64_t steps_ = 0, steps_up_ = 0;
@@ -319,9 +344,9 @@ class Strays {
 
 }  // namespace
 
-Status RestoreEntries(Overlay& overlay, const CheckState& state, const Donor& donor,
+Status RestoreEntries(Overlay& overlay, const CheckState& state, const Donor& donor, bool loose,
                       Orphans* orphans, std::vector<Restored>* restored) {
-  return Strays(overlay, state, donor, orphans, restored).Run();
+  return Strays(overlay, state, donor, loose, orphans, restored).Run();
 }
 
 }  // namespace imgfsck::qcow2

@@ -23,8 +23,9 @@ struct Restored {
   uint64_t released = 0;  // the cluster that it claimed together with others before; else 0
 };
 
-// Mends the entries in `overlay` and says which. `orphans` knows afterwards what was taken.
-Status RestoreEntries(Overlay& overlay, const CheckState& state, const Donor& donor,
+// Mends the entries in `overlay` and says which. `loose`: tables were found that may be some
+// layer's, and could not be put back. `orphans` knows afterwards what was taken.
+Status RestoreEntries(Overlay& overlay, const CheckState& state, const Donor& donor, bool loose,
                       Orphans* orphans, std::vector<Restored>* restored);
 
 }  // namespace imgfsck::qcow2

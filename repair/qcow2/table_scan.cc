@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "analyzers/qcow2/entry_rules.h"
 #include "base/interrupt.h"
 #include "formats/common/tolerant.h"
 
@@ -84,15 +85,41 @@ class Scan {
       ReadTolerant(bytes_, offset, cluster, &bad);
       uint64_t first_slot = FirstSlot(offset);
       for (uint64_t i = 0; i < cluster.size() / 8; ++i) {
-        auto table = result_->tables.find(LoadBe<uint64_t>(&cluster[8 * i]) & kOffsetMask);
+        const uint64_t led_to = LoadBe<uint64_t>(&cluster[8 * i]) & kOffsetMask;
+        auto table = result_->tables.find(led_to);
         if (table == result_->tables.end()) continue;
         std::vector<uint64_t>& slots = table->second.slots;
         if (std::ranges::find(slots, first_slot + i) == slots.end())
           slots.push_back(first_slot + i);
       }
+      auto own = result_->tables.find(offset);
+      if (own != result_->tables.end() && LeadsToTables(cluster)) own->second.bare = true;
       IMG_RETURN_IF_ERROR(CheckStop());
     }
     return Ok();
+  }
+
+  // What the first entries lead to is tables again: the table is none of the guest's data.
+  bool LeadsToTables(Bytes table) const {
+    constexpr uint64_t kLookedAt = 8;
+    const Geometry& g = image_.geometry;
+    ByteVector bytes(g.cluster_size);
+    std::vector<HostRange> bad;
+    uint64_t used = 0, tables = 0;
+    for (uint64_t i = 0; i < table.size() / 8 && used < kLookedAt; ++i) {
+      const uint64_t offset = LoadBe<uint64_t>(&table[8 * i]) & kOffsetMask;
+      if (offset == 0) continue;
+      ++used;
+      ReadTolerant(bytes_, offset, bytes, &bad);
+      uint64_t valid = 0, invalid = 0;
+      for (uint64_t k = 0; k < g.l2_entries && invalid == 0; ++k) {
+        const Entry entry = LoadEntry(g, bytes, k);
+        invalid += EntryInvalid(image_, entry);
+        valid += !entry.empty();
+      }
+      tables += invalid == 0 && valid > 0;
+    }
+    return used > 0 && tables * 2 >= used;
   }
 
   // A table of several clusters: those before it, one after the other, look like L1 too.
