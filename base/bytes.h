@@ -74,7 +74,7 @@ inline Bytes AsBytes(std::string_view text) {
   return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
 }
 
-std::string HexEncode(Bytes bytes);                       // lower case, no separators
-bool HexDecode(std::string_view text, ByteVector* out);   // false on anything else
+std::string HexEncode(Bytes bytes);                      // lower case, no separators
+bool HexDecode(std::string_view text, ByteVector* out);  // false on anything else
 
 }  // namespace imgfsck

@@ -38,7 +38,9 @@ constexpr uint64_t DivRoundUp(uint64_t value, uint64_t divisor) {
 }
 
 // `alignment` is a power of two. Up saturates at the largest aligned value.
-constexpr uint64_t AlignDown(uint64_t value, uint64_t alignment) { return value & ~(alignment - 1); }
+constexpr uint64_t AlignDown(uint64_t value, uint64_t alignment) {
+  return value & ~(alignment - 1);
+}
 constexpr uint64_t AlignUp(uint64_t value, uint64_t alignment) {
   auto sum = CheckedAdd(value, alignment - 1);
   return AlignDown(sum.value_or(std::numeric_limits<uint64_t>::max()), alignment);

@@ -6,10 +6,10 @@
 
 namespace imgfsck {
 
-void CatchStopSignals();   // once, at the start of a tool
+void CatchStopSignals();  // once, at the start of a tool
 bool StopRequested();
-void RequestStop();        // what the handler does; for tests
-void ClearStopRequest();   // for tests
-Status CheckStop();        // kInterrupted once a stop was requested
+void RequestStop();       // what the handler does; for tests
+void ClearStopRequest();  // for tests
+Status CheckStop();       // kInterrupted once a stop was requested
 
 }  // namespace imgfsck

@@ -38,7 +38,8 @@ template <class T>
 class [[nodiscard]] Result : public tl::expected<T, Error> {
  public:
   using tl::expected<T, Error>::expected;
-  Result(Error error) : tl::expected<T, Error>(tl::unexpected<Error>(std::move(error))) {}  // NOLINT
+  Result(Error error)
+      : tl::expected<T, Error>(tl::unexpected<Error>(std::move(error))) {}  // NOLINT
 };
 
 using Status = Result<void>;
@@ -62,17 +63,17 @@ Error ErrorFromErrno(int os_error, const std::string& what,
 // Passes an error on to the caller.
 #define IMG_RETURN_IF_ERROR(expression) \
   IMG_RETURN_IF_ERROR_INNER(IMG_CONCAT(img_status_, __COUNTER__), expression)
-#define IMG_RETURN_IF_ERROR_INNER(temporary, expression)          \
-  do {                                                            \
-    if (auto temporary = (expression); !temporary) {              \
-      return ::imgfsck::Error(std::move(temporary).error());      \
-    }                                                             \
+#define IMG_RETURN_IF_ERROR_INNER(temporary, expression)     \
+  do {                                                       \
+    if (auto temporary = (expression); !temporary) {         \
+      return ::imgfsck::Error(std::move(temporary).error()); \
+    }                                                        \
   } while (false)
 
 // IMG_ASSIGN_OR_RETURN(auto x, F()): x becomes F()'s value, or its error is passed on.
 #define IMG_ASSIGN_OR_RETURN(declaration, expression) \
   IMG_ASSIGN_OR_RETURN_INNER(IMG_CONCAT(img_result_, __COUNTER__), declaration, expression)
-#define IMG_ASSIGN_OR_RETURN_INNER(temporary, declaration, expression)          \
-  auto temporary = (expression);                                               \
-  if (!temporary) return ::imgfsck::Error(std::move(temporary).error());       \
+#define IMG_ASSIGN_OR_RETURN_INNER(temporary, declaration, expression)   \
+  auto temporary = (expression);                                         \
+  if (!temporary) return ::imgfsck::Error(std::move(temporary).error()); \
   declaration = std::move(*temporary)

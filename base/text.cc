@@ -33,10 +33,10 @@ size_t DecodeUtf8(std::string_view text, uint32_t* code_point) {
 }
 
 bool IsHarmless(uint32_t c) {
-  if (c < 0x20 || (c >= 0x7F && c < 0xA0)) return false;         // C0, DEL, C1
-  if (c >= 0x200B && c <= 0x200F) return false;                  // zero width, marks
-  if (c >= 0x2028 && c <= 0x202E) return false;                  // separators, bidi overrides
-  if (c >= 0x2060 && c <= 0x206F) return false;                  // invisible, isolates
+  if (c < 0x20 || (c >= 0x7F && c < 0xA0)) return false;  // C0, DEL, C1
+  if (c >= 0x200B && c <= 0x200F) return false;           // zero width, marks
+  if (c >= 0x2028 && c <= 0x202E) return false;           // separators, bidi overrides
+  if (c >= 0x2060 && c <= 0x206F) return false;           // invisible, isolates
   return c != 0xFEFF && !(c >= 0xFFF9 && c <= 0xFFFB) && !(c >= 0xE0000 && c <= 0xE007F);
 }
 

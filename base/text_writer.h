@@ -15,11 +15,11 @@ namespace imgfsck {
 
 class TextWriter {
  public:
-  explicit TextWriter(int fd);            // stays open afterwards
+  explicit TextWriter(int fd);  // stays open afterwards
   explicit TextWriter(std::string* out);
   TextWriter(const TextWriter&) = delete;
   TextWriter& operator=(const TextWriter&) = delete;
-  ~TextWriter();                          // flushes; the error is lost, so call Finish()
+  ~TextWriter();  // flushes; the error is lost, so call Finish()
 
   void Put(char c) { *Room(1) = c, used_ += 1; }
   void Put(std::string_view text) {
@@ -29,7 +29,7 @@ class TextWriter {
   }
   void PutNumber(uint64_t value) { PutInteger(value, 10); }
   void PutSigned(int64_t value) { PutInteger(value, 10); }
-  void PutHex(uint64_t value) {           // 0x1f000
+  void PutHex(uint64_t value) {  // 0x1f000
     Put("0x");
     PutInteger(value, 16);
   }
@@ -43,7 +43,7 @@ class TextWriter {
   void Advance(size_t size) { used_ += size; }
 
   void Flush();
-  Status Finish();                        // flushes; the first error there was
+  Status Finish();  // flushes; the first error there was
   bool ok() const { return status_.has_value(); }
 
   static constexpr size_t kBuffer = size_t{1} << 16;

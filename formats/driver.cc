@@ -8,8 +8,8 @@ namespace imgfsck {
 namespace {
 
 Error Unsupported(std::string_view format, std::string_view what) {
-  return {ErrorCode::kUnsupported, fmt::format("the {} format does not support {}", format, what),
-          {}};
+  return {
+      ErrorCode::kUnsupported, fmt::format("the {} format does not support {}", format, what), {}};
 }
 
 }  // namespace
@@ -34,9 +34,7 @@ Status Driver::BitmapAdd(std::string_view, uint64_t, bool) {
 }
 Status Driver::BitmapRemove(std::string_view) { return Unsupported(format(), "bitmaps"); }
 Status Driver::BitmapClear(std::string_view) { return Unsupported(format(), "bitmaps"); }
-Status Driver::BitmapSetEnabled(std::string_view, bool) {
-  return Unsupported(format(), "bitmaps");
-}
+Status Driver::BitmapSetEnabled(std::string_view, bool) { return Unsupported(format(), "bitmaps"); }
 Status Driver::BitmapMerge(std::string_view, std::string_view) {
   return Unsupported(format(), "bitmaps");
 }

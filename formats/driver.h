@@ -20,7 +20,7 @@ namespace imgfsck {
 
 // The state of a run of guest bytes in one image file (its backing file not considered).
 struct BlockStatus {
-  uint64_t length = 0;                  // guest bytes, at least 1
+  uint64_t length = 0;  // guest bytes, at least 1
   MappingState state = MappingState::kUnallocated;
   std::optional<uint64_t> host_offset;  // plain data: where the first byte lies; zeros: where space
                                         // for it is kept
@@ -40,13 +40,13 @@ struct SnapshotInfo {
 
 struct BitmapInfo {
   std::string name;
-  uint64_t granularity = 0;             // guest bytes a bit
+  uint64_t granularity = 0;  // guest bytes a bit
   bool enabled = false, in_use = false;
 };
 
 struct BackingReference {
-  std::string name;                     // as stored: untrusted
-  std::string format;                   // "" when the image does not say
+  std::string name;    // as stored: untrusted
+  std::string format;  // "" when the image does not say
   // The file's modification time and length, for formats that record them, when the caller looked.
   std::optional<int64_t> mtime_seconds = std::nullopt;  // Unix time
   std::optional<uint64_t> file_size = std::nullopt;     // bytes, with the time
@@ -55,11 +55,11 @@ struct BackingReference {
 
 struct OpenOptions {
   bool writable = false;
-  std::string passphrase;               // for encrypted images
-  std::string snapshot;                 // name or id: that disk instead of the active one, read-only
-  std::string size_policy = "auto";     // vpc: chs | current_size | auto
-  std::string path;                     // for messages
-  ByteStore* data_store = nullptr;      // qcow2 external data file, when the caller opened it
+  std::string passphrase;            // for encrypted images
+  std::string snapshot;              // name or id: that disk instead of the active one, read-only
+  std::string size_policy = "auto";  // vpc: chs | current_size | auto
+  std::string path;                  // for messages
+  ByteStore* data_store = nullptr;   // qcow2 external data file, when the caller opened it
   const ByteSource* data_source = nullptr;
 };
 
@@ -89,8 +89,8 @@ class Driver {
   virtual Status WriteCompressed(uint64_t offset, Bytes bytes);  // whole clusters, or to the end
   virtual Status Zero(uint64_t offset, uint64_t length);
   virtual Status Discard(uint64_t offset, uint64_t length);
-  virtual Status Flush();                                        // durable, metadata included
-  virtual Status Close() { return Flush(); }                     // clean end; then only destruction
+  virtual Status Flush();                     // durable, metadata included
+  virtual Status Close() { return Flush(); }  // clean end; then only destruction
   virtual Status Resize(uint64_t virtual_size);
   virtual Status Empty();  // every range unallocated again: what a commit leaves of an overlay
   virtual Status SetBacking(const std::optional<BackingReference>& backing);  // header only

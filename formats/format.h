@@ -24,7 +24,7 @@ struct OptionHelp {
 };
 
 struct Format {
-  std::string_view name;                   // "qcow2"
+  std::string_view name;  // "qcow2"
   std::span<const std::string_view> aliases;
   std::string_view description;
   ProbeScore (*probe)(const ByteSource& source);

@@ -15,11 +15,7 @@ namespace {
 
 // Where two probes are equally sure, the earlier one wins.
 constexpr std::array kFormats = {
-    &kQcow2Format,
-    &qcow1::kFormat,
-    &vhd::kFormat,
-    &cow::kFormat,
-    &kRawFormat,
+    &kQcow2Format, &qcow1::kFormat, &vhd::kFormat, &cow::kFormat, &kRawFormat,
 };
 
 }  // namespace

@@ -14,8 +14,8 @@ namespace imgfsck {
 Result<std::vector<HostRange>> ParseDdrescueMap(std::string_view text);
 Result<std::vector<HostRange>> ReadDdrescueMap(const std::string& path);
 
-// A map over [0, size): '+' everywhere but in `bad` ('-'). Deterministic; no clock, no command line.
-// `comments`: lines for its head, without '#'.
+// A map over [0, size): '+' everywhere but in `bad` ('-'). Deterministic; no clock, no command
+// line. `comments`: lines for its head, without '#'.
 std::string FormatDdrescueMap(uint64_t size, const std::vector<GuestRange>& bad,
                               const std::vector<std::string>& comments = {});
 

@@ -81,8 +81,8 @@ class FileStore : public ByteStore {
   bool is_block_device_;
 };
 
-Status SyncDirectoryOf(const std::string& path);                // fsync of the folder holding path
-Result<uint64_t> FreeSpaceFor(const std::string& path);         // bytes free where path lies
-Result<uint64_t> AllocatedBytes(int fd);                        // st_blocks * 512
+Status SyncDirectoryOf(const std::string& path);         // fsync of the folder holding path
+Result<uint64_t> FreeSpaceFor(const std::string& path);  // bytes free where path lies
+Result<uint64_t> AllocatedBytes(int fd);                 // st_blocks * 512
 
 }  // namespace imgfsck

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // As QEMU does it: first take shared locks on one's own bytes, then look whether anybody holds a
-// byte that is against them. Of two that come at once both give up at first, and try again; never do
-// both go on.
+// byte that is against them. Of two that come at once both give up at first, and try again; never
+// do both go on.
 #include "io/lock.h"
 
 #include <fcntl.h>

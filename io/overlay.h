@@ -38,15 +38,14 @@ class Overlay : public ByteStore {
   Status Sync() override { return Ok(); }
 
   const ByteSource& base() const { return base_; }
-  bool Changed() const;            // some byte, or the size, was written
-  uint64_t PagesHeld() const;      // memory and spill file together, in pages
+  bool Changed() const;        // some byte, or the size, was written
+  uint64_t PagesHeld() const;  // memory and spill file together, in pages
 
   // The bytes that really differ from the base, in ascending order, never more than 1 MiB a call,
   // never touching one another unless split by that bound. `old_bytes` is shorter than `new_bytes`
   // (or empty) where the base ends before; there, zeros that the new size brings by itself are no
   // patch. Ranges past the new size are not reported.
-  using PatchVisitor =
-      std::function<Status(uint64_t offset, Bytes old_bytes, Bytes new_bytes)>;
+  using PatchVisitor = std::function<Status(uint64_t offset, Bytes old_bytes, Bytes new_bytes)>;
   Status ForEachPatch(const PatchVisitor& visit) const;
   // Host ranges of pages written since creation, ascending and merged (page granularity).
   std::vector<HostRange> TouchedRanges() const;

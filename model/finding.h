@@ -18,7 +18,7 @@
 
 namespace imgfsck {
 
-inline constexpr std::string_view kActiveLayer = "active";  // otherwise a snapshot's id
+inline constexpr std::string_view kActiveLayer = "active";      // otherwise a snapshot's id
 inline constexpr std::string_view kUnlistedLayer = "unlisted";  // a snapshot that no list shows
 
 // Another owner of the same host range.
@@ -42,13 +42,13 @@ struct Finding {
   std::optional<RepairClass> repair;
   std::optional<Effect> effect;
   bool fixed = false;
-  std::vector<Claimant> also;        // every other claimant
+  std::vector<Claimant> also;  // every other claimant
 
   const ProblemInfo& info() const { return InfoOf(problem); }
   Severity severity_or_default() const { return severity.value_or(info().severity); }
   RepairClass repair_or_default() const { return repair.value_or(info().repair); }
   Effect effect_or_default() const { return effect.value_or(info().effect); }
-  std::string Message() const;       // "the registry's sentence: the detail"
+  std::string Message() const;  // "the registry's sentence: the detail"
 };
 
 // The order of a report: the worse severity first, then by place: host offset, guest offset (what
@@ -83,7 +83,7 @@ class Findings {
   const std::map<Problem, Total>& totals() const { return totals_; }
   bool Has(Problem problem) const { return totals_.contains(problem); }
   uint64_t Units(Problem problem) const;
-  uint64_t Units(Severity severity) const;     // sum over problems of that severity
+  uint64_t Units(Severity severity) const;  // sum over problems of that severity
   uint64_t Units(Problem problem, Severity severity) const;
   uint64_t FindingsOf(Severity severity) const;  // after merging
   bool empty() const { return totals_.empty(); }
@@ -95,7 +95,7 @@ class Findings {
  private:
   static constexpr size_t kNone = SIZE_MAX;
   struct State {
-    size_t last_kept = kNone;           // index in kept_ of the previous finding, if that was kept
+    size_t last_kept = kNone;  // index in kept_ of the previous finding, if that was kept
     std::optional<Finding> last_dropped;  // the previous finding, if that was not
     std::array<Total, 4> by_severity;
   };

@@ -41,12 +41,12 @@ struct ProblemInfo {
   std::string_view what, mend, cost;
 };
 
-std::span<const ProblemInfo> AllProblems();           // in the order of problems.def
-const ProblemInfo& InfoOf(Problem problem);           // O(1)
+std::span<const ProblemInfo> AllProblems();             // in the order of problems.def
+const ProblemInfo& InfoOf(Problem problem);             // O(1)
 const ProblemInfo* FindProblem(std::string_view code);  // null when unknown
 
-std::string_view ToText(Severity severity);        // "corruption" ...
-std::string_view ToText(RepairClass repair);       // "none", "safe", "all"
-std::string_view ToText(Effect effect);            // "none", "wrong" ...
+std::string_view ToText(Severity severity);   // "corruption" ...
+std::string_view ToText(RepairClass repair);  // "none", "safe", "all"
+std::string_view ToText(Effect effect);       // "none", "wrong" ...
 
 }  // namespace imgfsck

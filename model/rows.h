@@ -18,15 +18,15 @@ namespace imgfsck {
 struct ImageRow {
   std::string path, format, version;  // version: "2", "3", "dynamic" …
   uint64_t virtual_size = 0, file_size = 0, cluster_size = 0;
-  uint64_t allocated = 0;             // bytes of the file that the host stores
+  uint64_t allocated = 0;  // bytes of the file that the host stores
 };
 
 struct FieldRow {
-  std::string structure, name;        // "header", "cluster_bits"
+  std::string structure, name;  // "header", "cluster_bits"
   uint64_t host_offset = 0, length = 0;
-  std::optional<uint64_t> value;      // nothing: not a number, or 2^63 and more (then see raw)
-  std::string raw;                    // hex of the bytes as stored ("" when longer than 64 bytes)
-  std::string meaning;                // in words: "64 KiB", "dirty, corrupt"
+  std::optional<uint64_t> value;  // nothing: not a number, or 2^63 and more (then see raw)
+  std::string raw;                // hex of the bytes as stored ("" when longer than 64 bytes)
+  std::string meaning;            // in words: "64 KiB", "dirty, corrupt"
 };
 
 // kind: header header-extension backing-name l1 l2 refcount-table refcount-block snapshot-table
@@ -34,8 +34,8 @@ struct FieldRow {
 // block-bitmap locator cow-bitmap data compressed vm-state slack
 struct RegionRow {
   uint64_t host_offset = 0, length = 0;
-  std::string_view kind;              // a literal
-  std::string owner;                  // "active", a snapshot's id, a bitmap's name, or empty
+  std::string_view kind;  // a literal
+  std::string owner;      // "active", a snapshot's id, a bitmap's name, or empty
   std::optional<uint64_t> guest_offset;
 };
 
@@ -43,18 +43,18 @@ enum class MappingState : uint8_t { kUnallocated, kZero, kData, kCompressed };
 std::string_view ToText(MappingState state);  // "unallocated", "zero", "data", "compressed"
 
 struct MappingRow {
-  std::string_view layer;             // owned by the ImageRows that yields it
+  std::string_view layer;  // owned by the ImageRows that yields it
   uint64_t guest_offset = 0, length = 0;
   MappingState state = MappingState::kUnallocated;
-  std::optional<uint64_t> host_offset;   // where bytes, or reserved space, lie in the file
-  std::optional<uint64_t> host_length;   // for compressed: bytes of the stored span
-  uint32_t flags = 0;                 // kMapping… below
+  std::optional<uint64_t> host_offset;  // where bytes, or reserved space, lie in the file
+  std::optional<uint64_t> host_length;  // for compressed: bytes of the stored span
+  uint32_t flags = 0;                   // kMapping… below
 };
-inline constexpr uint32_t kMappingCopied = 1;       // qcow2: COPIED is set
-inline constexpr uint32_t kMappingDamaged = 2;      // the entry is invalid; read as the state says
-inline constexpr uint32_t kMappingDataFile = 4;     // host_offset is in the external data file
-inline constexpr uint32_t kMappingPastEnd = 8;      // the host range (partly) lies past the file
-inline constexpr uint32_t kMappingEncrypted = 16;   // the host bytes are not the guest's
+inline constexpr uint32_t kMappingCopied = 1;      // qcow2: COPIED is set
+inline constexpr uint32_t kMappingDamaged = 2;     // the entry is invalid; read as the state says
+inline constexpr uint32_t kMappingDataFile = 4;    // host_offset is in the external data file
+inline constexpr uint32_t kMappingPastEnd = 8;     // the host range (partly) lies past the file
+inline constexpr uint32_t kMappingEncrypted = 16;  // the host bytes are not the guest's
 
 struct RefcountRow {
   uint64_t host_offset = 0, length = 0;  // a run of units with the same pair
@@ -63,30 +63,30 @@ struct RefcountRow {
 
 struct SnapshotRow {
   std::string id, name;
-  uint64_t host_offset = 0;           // of its table entry
+  uint64_t host_offset = 0;  // of its table entry
   uint64_t l1_offset = 0, l1_entries = 0;
   uint64_t virtual_size = 0, vm_state_size = 0;
-  int64_t date_seconds = 0;           // Unix time
+  int64_t date_seconds = 0;  // Unix time
   uint64_t date_nanoseconds = 0, vm_clock_nanoseconds = 0;
 };
 
 struct BitmapRow {
   std::string name;
-  uint64_t host_offset = 0;           // of its directory entry
-  uint64_t granularity = 0;           // guest bytes a bit
+  uint64_t host_offset = 0;  // of its directory entry
+  uint64_t granularity = 0;  // guest bytes a bit
   uint64_t table_offset = 0, table_entries = 0;
   bool in_use = false, enabled = false, consistent = false;
 };
 
-struct BitmapRangeRow {               // dirty guest ranges
+struct BitmapRangeRow {  // dirty guest ranges
   std::string bitmap;
   uint64_t guest_offset = 0, length = 0;
 };
 
 struct LinkRow {
-  std::string kind;                   // "backing", "parent", "data-file"
-  std::string name;                   // as the image has it: untrusted
-  std::string format;                 // "" when the image does not say
+  std::string kind;                      // "backing", "parent", "data-file"
+  std::string name;                      // as the image has it: untrusted
+  std::string format;                    // "" when the image does not say
   uint64_t host_offset = 0, length = 0;  // of the name in the file
 };
 
@@ -95,7 +95,7 @@ struct RowQuery {
   std::optional<std::string> layer;
   uint64_t guest_begin = 0, guest_end = UINT64_MAX;  // rows overlapping [begin, end)
   uint64_t host_begin = 0, host_end = UINT64_MAX;
-  bool per_cluster = false;           // one row a cluster instead of merged extents
+  bool per_cluster = false;  // one row a cluster instead of merged extents
 };
 
 // Fills batches of some thousand rows; an empty batch ends the stream.
@@ -108,7 +108,7 @@ class RowCursor {
 
 // An annotated piece for `imgdump --hex`.
 struct StructurePiece {
-  std::string name;                   // "header", "l1", "l2[3]", "footer" …
+  std::string name;  // "header", "l1", "l2[3]", "footer" …
   HostRange host;
 };
 

@@ -25,13 +25,13 @@ struct PassRun {
 
 struct Plan {
   std::unique_ptr<const ByteSource> source;  // what the overlay and the reports read through
-  std::unique_ptr<Overlay> overlay;  // over the source that the plan was made for
-  CheckReport before;                // of the source
-  CheckReport after;                 // of the overlay; not filled in when there is nothing to do
-  std::vector<PassRun> passes;       // in the order in which they ran
-  std::vector<LayerRange> changed;   // guest bytes that read differently, ascending and merged
-  std::vector<LayerRange> lost;      // of those, bytes that are gone
-  std::vector<LayerRange> settled;   // bytes that damage touched and that are right
+  std::unique_ptr<Overlay> overlay;          // over the source that the plan was made for
+  CheckReport before;                        // of the source
+  CheckReport after;                // of the overlay; not filled in when there is nothing to do
+  std::vector<PassRun> passes;      // in the order in which they ran
+  std::vector<LayerRange> changed;  // guest bytes that read differently, ascending and merged
+  std::vector<LayerRange> lost;     // of those, bytes that are gone
+  std::vector<LayerRange> settled;  // bytes that damage touched and that are right
   OrphanReport orphans;
   std::vector<OrphanPiece> pieces;
   uint64_t patches = 0;    // 0 and no new length: nothing to do

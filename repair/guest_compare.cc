@@ -112,8 +112,8 @@ class Comparison {
     const std::set<LayerRef> new_set(new_refs.begin(), new_refs.end());
     Pairs pairs;
     for (size_t i = 0; i < old_refs.size(); ++i) {
-      const bool renamed = !new_set.contains(old_refs[i]) && i < new_refs.size() &&
-                           !old_set.contains(new_refs[i]);
+      const bool renamed =
+          !new_set.contains(old_refs[i]) && i < new_refs.size() && !old_set.contains(new_refs[i]);
       pairs.emplace_back(old_refs[i], renamed ? new_refs[i] : old_refs[i]);
     }
     return pairs;

@@ -24,7 +24,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr uint64_t kOutputChunk = kMiB;  // bytes copied at a time
-constexpr uint64_t kBlock = 4 * kKiB;  // the smallest hole made
+constexpr uint64_t kBlock = 4 * kKiB;    // the smallest hole made
 
 // Removes the unfinished file unless it got its name.
 class PartFile {

@@ -90,9 +90,10 @@ Status Carry(ByteStore& image, UndoRecord& record, const std::string& image_path
   }
   IMG_RETURN_IF_ERROR(At(options.at_step, CommitStep::kApplied));
   if (auto status = RemoveJournalPointer(image_path); !status) {
-    notes->push_back(fmt::format("the repair is complete, but its journal pointer is in the way "
-                                 "({}): should a check call it interrupted, run imgfsck --recover",
-                                 status.error().message));
+    notes->push_back(
+        fmt::format("the repair is complete, but its journal pointer is in the way "
+                    "({}): should a check call it interrupted, run imgfsck --recover",
+                    status.error().message));
   }
   return At(options.at_step, CommitStep::kPointerRemoved);
 }

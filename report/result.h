@@ -17,7 +17,7 @@ namespace imgfsck {
 
 // The numbers of one run of the check.
 struct CheckResult {
-  std::string format, version;     // "qcow2", "3"; empty when not recognised
+  std::string format, version;  // "qcow2", "3"; empty when not recognised
   uint64_t virtual_size = 0, file_size = 0, cluster_size = 0;
   uint64_t image_end_offset = 0;
   uint64_t total_clusters = 0, allocated_clusters = 0, fragmented_clusters = 0,
@@ -49,41 +49,41 @@ CheckResult ResultOf(const CheckReport& report) {
 
 // Guest bytes that are gone: a repair cost them, or the damage did and no repair brings them back.
 struct LostRange {
-  std::string layer;               // "active" or a snapshot's id
+  std::string layer;  // "active" or a snapshot's id
   GuestRange guest;
-  Effect effect = Effect::kZero;   // what the guest reads there instead
+  Effect effect = Effect::kZero;  // what the guest reads there instead
   bool by_repair = true;
 };
 
 // Units of allocation that nothing referred to.
 struct OrphanSummary {
   uint64_t kept = 0, relinked = 0, freed = 0;
-  std::string where;               // the snapshot or directory in which kept ones can be reached
+  std::string where;  // the snapshot or directory in which kept ones can be reached
 };
 
 struct RepairSummary {
-  std::string mode;                // "leaks", "safe", "all"
-  bool dry_run = false;            // --dry-run, --plan: computed and verified, nothing written
-  std::string output;              // --output: the repaired image; IMAGE is as it was
-  std::string plan_file;           // --plan: where the plan was written
-  std::string undo_file;           // empty when there is none
-  uint64_t patches = 0;            // 0: there was nothing that this mode repairs
-  uint64_t bytes_written = 0;      // for a dry run: would be written
-  bool verified = false;           // the repaired bytes were checked again before they were written
+  std::string mode;            // "leaks", "safe", "all"
+  bool dry_run = false;        // --dry-run, --plan: computed and verified, nothing written
+  std::string output;          // --output: the repaired image; IMAGE is as it was
+  std::string plan_file;       // --plan: where the plan was written
+  std::string undo_file;       // empty when there is none
+  uint64_t patches = 0;        // 0: there was nothing that this mode repairs
+  uint64_t bytes_written = 0;  // for a dry run: would be written
+  bool verified = false;       // the repaired bytes were checked again before they were written
   std::vector<LostRange> lost;
   OrphanSummary orphans;
-  std::vector<std::string> done;   // what was done, a sentence each, in order
+  std::vector<std::string> done;     // what was done, a sentence each, in order
   std::vector<std::string> refused;  // what was not done and why, a sentence each
 };
 
 struct ImageResult {
   std::string path;
-  std::optional<CheckResult> before;   // the check of the image as it was; absent after an error
-  std::optional<CheckResult> after;    // of the repaired bytes (dry run: as they would be)
-  std::optional<RepairSummary> repair; // when one was asked for and not refused as a whole
-  std::vector<std::string> notes;      // sentences for the reader: a running VM, a missing backing file
-  std::optional<Error> error;          // why there is no (full) answer
-  int exit_code = 0;                   // see ExitCodeOf()
+  std::optional<CheckResult> before;    // the check of the image as it was; absent after an error
+  std::optional<CheckResult> after;     // of the repaired bytes (dry run: as they would be)
+  std::optional<RepairSummary> repair;  // when one was asked for and not refused as a whole
+  std::vector<std::string> notes;  // sentences for the reader: a running VM, a missing backing file
+  std::optional<Error> error;      // why there is no (full) answer
+  int exit_code = 0;               // see ExitCodeOf()
 };
 
 enum class ExitStyle { kFsck, kQemu };

@@ -15,7 +15,7 @@ namespace imgfsck {
 namespace {
 
 constexpr size_t kTextMostNames = 5;  // of a lost range
-constexpr size_t kMostRanges = 20;  // lost ranges listed, unless asked for more detail
+constexpr size_t kMostRanges = 20;    // lost ranges listed, unless asked for more detail
 
 struct Counts {
   uint64_t corruptions = 0, leaks = 0, warnings = 0, infos = 0;

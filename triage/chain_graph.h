@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How the files of one run belong together: backing files, parents and data files, found among the
-// files of the inventory by path, by id, by what a child recorded of its base, or by name. Only what
-// the inventory has is compared; no name from an image is looked up anywhere.
+// files of the inventory by path, by id, by what a child recorded of its base, or by name. Only
+// what the inventory has is compared; no name from an image is looked up anywhere.
 #pragma once
 
 #include <optional>

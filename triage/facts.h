@@ -115,7 +115,7 @@ struct RemnantFacts {
 
 struct EntropyFacts {
   bool done = false;
-  std::string trouble;  // why it is not done
+  std::string trouble;                                         // why it is not done
   uint64_t block = 0;                                          // bytes told apart
   uint64_t zero_bytes = 0, plain_bytes = 0, random_bytes = 0;  // of the file
   uint64_t head = 0, tail = 0;         // bytes that look encrypted, from either end

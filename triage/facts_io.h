@@ -105,9 +105,9 @@ void Fields(A& a, RemnantFacts& v) {
 }
 template <class A>
 void Fields(A& a, EntropyFacts& v) {
-  a(v.done, v.trouble, v.block, v.zero_bytes, v.plain_bytes, v.random_bytes, v.head, v.tail, v.plan_on,
-    v.plan_off, v.plan_begin, v.plan_end, v.plan_repeats, v.disk_plain_bytes, v.disk_random_bytes,
-    v.disk_plain, v.disk_plain_more, v.file_plain, v.file_plain_more);
+  a(v.done, v.trouble, v.block, v.zero_bytes, v.plain_bytes, v.random_bytes, v.head, v.tail,
+    v.plan_on, v.plan_off, v.plan_begin, v.plan_end, v.plan_repeats, v.disk_plain_bytes,
+    v.disk_random_bytes, v.disk_plain, v.disk_plain_more, v.file_plain, v.file_plain_more);
 }
 template <class A>
 void Fields(A& a, RuleHit& v) {

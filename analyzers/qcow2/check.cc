@@ -23,7 +23,10 @@ namespace {
 class Check {
  public:
   Check(const ByteSource& source, const CheckOptions& options, CheckReport* report)
-      : source_(source), options_(options), report_(report), out_(&report->findings),
+      : source_(source),
+        options_(options),
+        report_(report),
+        out_(&report->findings),
         state_(std::make_shared<CheckState>()) {}
 
   Status Run() {

@@ -17,8 +17,8 @@ namespace {
 
 class Collector {
  public:
-  Collector(const Image& image, const Columns& columns,
-            const std::function<bool(uint64_t)>& wanted, ClaimList* list)
+  Collector(const Image& image, const Columns& columns, const std::function<bool(uint64_t)>& wanted,
+            ClaimList* list)
       : image_(image), g_(image.geometry), columns_(columns), wanted_(wanted), list_(list) {
     list_->layer_sets.push_back({});  // number 0: metadata
   }
@@ -32,9 +32,8 @@ class Collector {
                     nullptr, &bad);
       for (const TableRef& table : tables) IMG_RETURN_IF_ERROR(AddTable(table));
     }
-    std::stable_sort(list_->claims.begin(), list_->claims.end(), [&](const Claim& a, const Claim& b) {
-      return Key(a) < Key(b);
-    });
+    std::stable_sort(list_->claims.begin(), list_->claims.end(),
+                     [&](const Claim& a, const Claim& b) { return Key(a) < Key(b); });
     return Ok();
   }
 
@@ -155,10 +154,16 @@ class ClusterJudge {
  public:
   ClusterJudge(const Image& image, const Evidence& evidence, const ClaimList& list,
                std::span<const Claim> claims, Findings* findings)
-      : image_(image), g_(image.geometry), evidence_(evidence), list_(list), claims_(claims),
+      : image_(image),
+        g_(image.geometry),
+        evidence_(evidence),
+        list_(list),
+        claims_(claims),
         findings_(findings) {
     for (const Claim& c : claims) {
-      (c.kind == Claim::Kind::kMeta ? meta_ : c.kind == Claim::Kind::kData ? data_ : spans_)
+      (c.kind == Claim::Kind::kMeta   ? meta_
+       : c.kind == Claim::Kind::kData ? data_
+                                      : spans_)
           .push_back(&c);
     }
   }
@@ -169,7 +174,9 @@ class ClusterJudge {
     if (!meta_.empty()) {
       for (const Claim* c : data_) Report(Problem::kQcow2L2DataOnMetadata, *c, *meta_.front());
       for (const Claim* c : spans_) JudgeSpanOnMetadata(*c);
-      const Claim* user = !data_.empty() ? data_.front() : !spans_.empty() ? spans_.front() : nullptr;
+      const Claim* user = !data_.empty()    ? data_.front()
+                          : !spans_.empty() ? spans_.front()
+                                            : nullptr;
       for (const Claim* c : meta_) {
         if (user != nullptr && c->meta == MetaKind::kRefcountBlock) {
           Report(Problem::kQcow2RbOverlap, *c, *user);
@@ -353,7 +360,8 @@ void JudgeConflicts(const Image& image, const ClaimMap& claims, const ClaimList&
   const Evidence evidence(image, claims);
   std::span<const Claim> all = list.claims;
   for (size_t begin = 0, end; begin < all.size(); begin = end) {
-    for (end = begin; end < all.size() && all[end].cluster == all[begin].cluster; ++end) {}
+    for (end = begin; end < all.size() && all[end].cluster == all[begin].cluster; ++end) {
+    }
     ClusterJudge(image, evidence, list, all.subspan(begin, end - begin), findings).Run();
   }
 }

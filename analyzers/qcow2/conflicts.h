@@ -15,7 +15,7 @@ struct Claim {
   enum class Kind : uint8_t { kMeta, kData, kSpan };
   uint64_t cluster = 0;
   Kind kind = Kind::kMeta;
-  MetaKind meta{};          // of kMeta
+  MetaKind meta{};  // of kMeta
   uint64_t meta_index = 0, meta_owner = 0;
   TableRef table;           // of kData and kSpan (and of an L2 table itself: kMeta, kL2)
   uint64_t index = 0;       // entry in the table
@@ -26,7 +26,7 @@ struct Claim {
 struct ClaimList {
   std::vector<Claim> claims;  // by cluster, then metadata first, then by guest position
   std::vector<std::vector<uint32_t>> layer_sets;
-  bool truncated = false;     // more claims than are kept
+  bool truncated = false;  // more claims than are kept
   const std::vector<uint32_t>& LayersOf(const Claim& claim) const {
     return layer_sets[claim.layers];
   }

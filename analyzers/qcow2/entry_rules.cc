@@ -14,8 +14,13 @@ class EntryJudge {
  public:
   EntryJudge(const Image& image, const TableRef& table, uint64_t index, const Entry& entry,
              Findings* findings)
-      : image_(image), g_(image.geometry), table_(table), index_(index), entry_(entry),
-        findings_(findings), guest_((table.column * g_.l2_entries + index) << g_.cluster_bits) {}
+      : image_(image),
+        g_(image.geometry),
+        table_(table),
+        index_(index),
+        entry_(entry),
+        findings_(findings),
+        guest_((table.column * g_.l2_entries + index) << g_.cluster_bits) {}
 
   void Run() {
     if (entry_.compressed()) {
@@ -156,8 +161,7 @@ bool EntryInvalid(const Image& image, const Entry& entry) {
            (entry.descriptor & CompressedReserved(image.geometry)) != 0;
   }
   uint64_t host = entry.host();
-  return (entry.descriptor & kL2Reserved) != 0 ||
-         !IsAligned(host, image.geometry.cluster_size) ||
+  return (entry.descriptor & kL2Reserved) != 0 || !IsAligned(host, image.geometry.cluster_size) ||
          (!image.has_data_file() && host >= image.file_size && host != 0);
 }
 
@@ -184,8 +188,8 @@ Finding EntryFinding(const Image& image, const TableRef& table, uint64_t index, 
   f.detail = std::move(detail);
   const ProblemInfo& info = InfoOf(problem);
   if (!table.active && info.severity == Severity::kCorruption) {
-    f.detail = f.detail.empty() ? std::string(info.code)
-                                : fmt::format("{}: {}", info.code, f.detail);
+    f.detail =
+        f.detail.empty() ? std::string(info.code) : fmt::format("{}: {}", info.code, f.detail);
     f.effect = info.effect;
     f.repair = info.repair;
     f.problem = Problem::kQcow2SnapL2Structure;

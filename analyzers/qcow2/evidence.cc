@@ -41,7 +41,8 @@ Verdict For(Verdict::Favours favours, std::string evidence, double confidence) {
 }  // namespace
 
 Verdict Evidence::Weigh(const Claim& own, const Claim& other) const {
-  const bool own_meta = own.kind == Claim::Kind::kMeta, other_meta = other.kind == Claim::Kind::kMeta;
+  const bool own_meta = own.kind == Claim::Kind::kMeta,
+             other_meta = other.kind == Claim::Kind::kMeta;
   if (own_meta && other_meta) {
     return own.meta == MetaKind::kL2 && other.meta == MetaKind::kL2 ? WeighTables(own, other)
                                                                     : WeighMetadata(own, other);

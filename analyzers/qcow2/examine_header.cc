@@ -89,8 +89,8 @@ Result<HeaderVerdict> ExamineHeader(const ByteSource& source, const CheckOptions
   verdict.refusal = std::move(result.refusal);
   bool refused = HeaderIsRefused(*stored);
   // A header that opens the image gives way to no other that only an L1 table speaks for.
-  const bool weak = result.recovery && !refused && result.recovery->remaps &&
-                    !result.recovery->layout.has_tree();
+  const bool weak =
+      result.recovery && !refused && result.recovery->remaps && !result.recovery->layout.has_tree();
   if (!result.recovery || weak) {
     verdict.image = std::move(stored);
     return verdict;

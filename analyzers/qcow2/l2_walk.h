@@ -19,15 +19,15 @@ struct EmptyTable {  // an L2 table of zeros only
 
 struct WalkResult {
   ClaimMap claims;
-  CheckCounts counts;                  // allocated, fragmented and compressed clusters
-  std::vector<TableRef> repeated;      // uses of an L2 table in a second column; their data clusters
-                                       // are counted, not walked again
+  CheckCounts counts;              // allocated, fragmented and compressed clusters
+  std::vector<TableRef> repeated;  // uses of an L2 table in a second column; their data clusters
+                                   // are counted, not walked again
   std::vector<TableRef> empty_tables;  // all zero; at most kMaxEmptyTables
   std::vector<TableRef> implausible;   // no L2 tables by their content: claim nothing
   StreamPlaces streams;                // every compressed entry's, each at its least length
   std::vector<HostRange> unreadable;
   uint64_t tables = 0;
-  uint64_t data_file_end = 0;          // end of the last cluster mapped in an external data file
+  uint64_t data_file_end = 0;  // end of the last cluster mapped in an external data file
 };
 inline constexpr size_t kMaxEmptyTables = 4096, kMaxRepeatedTables = 1 << 20;
 

@@ -10,17 +10,17 @@
 
 namespace imgfsck::qcow2 {
 
-void JudgeHeader(const Image& image, Findings* findings);        // rows 1–21, 141
-void JudgeExtensions(const Image& image, Findings* findings);    // rows 22–34
+void JudgeHeader(const Image& image, Findings* findings);      // rows 1–21, 141
+void JudgeExtensions(const Image& image, Findings* findings);  // rows 22–34
 void JudgeBacking(const Image& image, const CheckOptions& options, Findings* findings);  // row 35
 // Row 111; `mapped_end`: end of the last cluster mapped in the data file.
 void JudgeDataFile(const Image& image, const CheckOptions& options, uint64_t mapped_end,
                    Findings* findings);
-void JudgeL1(const Image& image, Findings* findings);            // rows 36–41
-void JudgeRefcountTable(const Image& image, Findings* findings); // rows 72–79
-void JudgeSnapshots(const Image& image, Findings* findings);     // rows 88–97, 100–108, 140
-void JudgeBitmaps(const Image& image, Findings* findings);       // rows 113–133
-void JudgeLuks(const Image& image, Findings* findings);          // rows 134–138
+void JudgeL1(const Image& image, Findings* findings);             // rows 36–41
+void JudgeRefcountTable(const Image& image, Findings* findings);  // rows 72–79
+void JudgeSnapshots(const Image& image, Findings* findings);      // rows 88–97, 100–108, 140
+void JudgeBitmaps(const Image& image, Findings* findings);        // rows 113–133
+void JudgeLuks(const Image& image, Findings* findings);           // rows 134–138
 // The parts of bitmap tables and of the LUKS header that cannot be read.
 void ProbeSideTables(const Image& image, std::vector<HostRange>* bad);
 

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <set>
 
-#include "formats/qcow2/metadata.h"
 #include "analyzers/qcow2/rules.h"
 #include "base/text.h"
+#include "formats/qcow2/metadata.h"
 
 namespace imgfsck::qcow2 {
 namespace {
@@ -14,7 +14,8 @@ namespace {
 class BitmapJudge {
  public:
   BitmapJudge(const Image& image, Findings* out)
-      : image_(image), out_(out),
+      : image_(image),
+        out_(out),
         consistent_(image.header.is_v3() && image.header.Autoclear(kAutoclearBitmaps)) {}
 
   void Run() {
@@ -73,35 +74,34 @@ class BitmapJudge {
   void JudgeDirectory(const Extension& record, const BitmapsExtension& e) {
     uint64_t cluster_size = image_.geometry.cluster_size;
     if (e.reserved != 0) AddExtension(record, Problem::kQcow2BitmapExtReserved, Hex(e.reserved));
-    bool unaligned =
-        e.directory_offset == 0 || !IsAligned(e.directory_offset, cluster_size);
+    bool unaligned = e.directory_offset == 0 || !IsAligned(e.directory_offset, cluster_size);
     if (unaligned) {
       AddExtension(record, Problem::kQcow2BitmapDirUnaligned, Hex(e.directory_offset));
     } else if (!image_.bitmaps.readable || image_.bitmaps.broken) {
-      AddExtension(record, Problem::kQcow2BitmapDirSize,
-                   fmt::format("{} bytes, entries take {}", e.directory_size,
-                               image_.bitmaps.parsed_bytes));
+      AddExtension(
+          record, Problem::kQcow2BitmapDirSize,
+          fmt::format("{} bytes, entries take {}", e.directory_size, image_.bitmaps.parsed_bytes));
     }
     if (image_.bitmaps.misfit) JudgeMisfit(record, *image_.bitmaps.misfit);
     if (e.nb_bitmaps == 0 || e.nb_bitmaps > kMaxBitmaps ||
         (image_.bitmaps.readable && e.nb_bitmaps != image_.bitmaps.entries.size())) {
-      AddExtension(record, Problem::kQcow2BitmapCount,
-                   fmt::format("{} declared, {} found", e.nb_bitmaps,
-                               image_.bitmaps.entries.size()));
+      AddExtension(
+          record, Problem::kQcow2BitmapCount,
+          fmt::format("{} declared, {} found", e.nb_bitmaps, image_.bitmaps.entries.size()));
     }
   }
 
   // An entry that runs out of the directory: which of its lengths cannot be.
   void JudgeMisfit(const Extension& record, const Bitmap& b) {
     if (b.name.size() > kMaxBitmapName) {
-      AddExtension(record, Problem::kQcow2BitmapName,
-                   fmt::format("{} bytes, in entry {}", b.name.size(),
-                               image_.bitmaps.entries.size()));
+      AddExtension(
+          record, Problem::kQcow2BitmapName,
+          fmt::format("{} bytes, in entry {}", b.name.size(), image_.bitmaps.entries.size()));
     }
     if (b.extra_data_size != 0) {
-      AddExtension(record, Problem::kQcow2BitmapExtra,
-                   fmt::format("{} bytes, in entry {}", b.extra_data_size,
-                               image_.bitmaps.entries.size()));
+      AddExtension(
+          record, Problem::kQcow2BitmapExtra,
+          fmt::format("{} bytes, in entry {}", b.extra_data_size, image_.bitmaps.entries.size()));
     }
   }
 
@@ -168,8 +168,8 @@ class BitmapJudge {
       if ((value & kBitmapEntryReserved) != 0 || (offset != 0 && (value & kBitmapAllOnes) != 0)) {
         add(entry, Problem::kQcow2BitmapTentryReserved, Hex(value));
       }
-      if (offset != 0 && (!IsAligned(offset, image_.geometry.cluster_size) ||
-                          offset >= image_.file_size)) {
+      if (offset != 0 &&
+          (!IsAligned(offset, image_.geometry.cluster_size) || offset >= image_.file_size)) {
         add(entry, Problem::kQcow2BitmapTentryOffset, Hex(offset));
       }
     }
@@ -179,8 +179,8 @@ class BitmapJudge {
   bool AllowedByQemu(uint64_t value) const {
     const uint64_t offset = value & kOffsetMask;
     return (value & kBitmapEntryReserved) == 0 &&
-           (offset == 0 || ((value & kBitmapAllOnes) == 0 &&
-                            IsAligned(offset, image_.geometry.cluster_size)));
+           (offset == 0 ||
+            ((value & kBitmapAllOnes) == 0 && IsAligned(offset, image_.geometry.cluster_size)));
   }
 
   std::optional<GuestRange> GuestOf(const Bitmap& b, uint64_t entry) const {
@@ -194,8 +194,8 @@ class BitmapJudge {
   // Bits behind the disk's end, in the last data cluster, must be clear.
   void JudgeTail(size_t i, const std::vector<uint64_t>& table) {
     const Bitmap& b = image_.bitmaps.entries[i];
-    auto needed = BitmapTableEntries(image_.header.size, b.granularity_bits,
-                                     image_.geometry.cluster_size);
+    auto needed =
+        BitmapTableEntries(image_.header.size, b.granularity_bits, image_.geometry.cluster_size);
     if (!needed || *needed != table.size() || table.empty()) return;
     uint64_t offset = table.back() & kOffsetMask;
     if (offset == 0 || !IsAligned(offset, image_.geometry.cluster_size) ||

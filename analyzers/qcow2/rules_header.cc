@@ -47,10 +47,9 @@ void JudgeLength(const Image& image, Findings* out) {
   if (image.walkable && h.header_length > image.geometry.cluster_size) {
     out->Add(HeaderFinding(Problem::kQcow2HdrLengthOver, "header_length", text));
   }
-  uint64_t padding_end = std::min<uint64_t>({h.header_length, kHeaderLengthCurrent,
-                                             image.first_cluster.size()});
-  if (padding_end > 105 &&
-      !AllZero(Bytes(image.first_cluster).subspan(105, padding_end - 105))) {
+  uint64_t padding_end =
+      std::min<uint64_t>({h.header_length, kHeaderLengthCurrent, image.first_cluster.size()});
+  if (padding_end > 105 && !AllZero(Bytes(image.first_cluster).subspan(105, padding_end - 105))) {
     Finding f = HeaderFinding(Problem::kQcow2HdrPadding, "");
     f.host = MakeHostRange(105, 7);
     out->Add(std::move(f));
@@ -110,15 +109,14 @@ void JudgeHeader(const Image& image, Findings* out) {
     }
   }
   if (h.size % kSector != 0) {
-    out->Add(HeaderFinding(Problem::kQcow2HdrSizeUnaligned, "size",
-                           fmt::format("{} bytes", h.size)));
+    out->Add(
+        HeaderFinding(Problem::kQcow2HdrSizeUnaligned, "size", fmt::format("{} bytes", h.size)));
   }
   if (h.crypt_method > kCryptLuks) {
     out->Add(HeaderFinding(Problem::kQcow2HdrCryptMethod, "crypt_method",
                            fmt::format("{}", h.crypt_method)));
   }
-  if (image.walkable &&
-      (h.size > (uint64_t{1} << 63) - 1 || image.L1Min(0) > kMaxL1Bytes / 8)) {
+  if (image.walkable && (h.size > (uint64_t{1} << 63) - 1 || image.L1Min(0) > kMaxL1Bytes / 8)) {
     out->Add(HeaderFinding(Problem::kQcow2HdrSizeCap, "size", fmt::format("{} bytes", h.size)));
   }
 }
@@ -183,8 +181,7 @@ void JudgeL1(const Image& image, Findings* out) {
   } else if (h.l1_size > needed) {
     out->Add(HeaderFinding(Problem::kQcow2L1Oversize, "l1_size", entries()));
   }
-  if (!RangeFits(h.l1_table_offset, bytes,
-                 AlignUp(image.file_size, image.geometry.cluster_size))) {
+  if (!RangeFits(h.l1_table_offset, bytes, AlignUp(image.file_size, image.geometry.cluster_size))) {
     Finding f = HeaderFinding(Problem::kQcow2L1PastEof, "l1_table_offset",
                               fmt::format("{}, {} bytes", Hex(h.l1_table_offset), bytes));
     SetRangeBehindL1(image, 0, h.l1_table_offset, h.l1_size, &f);

@@ -55,9 +55,9 @@ void JudgeSlots(const Image& image, const LuksHeader& luks, Findings* out) {
     }
   }
   if (payload != luks.payload_sector) {
-    Finding f = LuksFinding(image, Problem::kQcow2LuksSlotLayout,
-                            fmt::format("the keys end at sector {}, the header says {}", payload,
-                                        luks.payload_sector));
+    Finding f = LuksFinding(
+        image, Problem::kQcow2LuksSlotLayout,
+        fmt::format("the keys end at sector {}, the header says {}", payload, luks.payload_sector));
     f.host = MakeHostRange(image.encryption->offset + kLuksPayloadOffset, 4);
     f.repair = RepairClass::kAll;
     // Newer QEMU refuses an end before the last key; a later one than there is nobody asks for.
@@ -77,8 +77,8 @@ void JudgeSlots(const Image& image, const LuksHeader& luks, Findings* out) {
 void JudgeLuks(const Image& image, Findings* out) {
   if (!image.encryption || image.header.crypt_method != kCryptLuks) return;
   const EncryptionExtension& e = *image.encryption;
-  bool in_file = RangeFits(e.offset, e.length,
-                           AlignUp(image.file_size, image.geometry.cluster_size));
+  bool in_file =
+      RangeFits(e.offset, e.length, AlignUp(image.file_size, image.geometry.cluster_size));
   if (!in_file || e.length < kLuksHeaderSize) {
     Finding f = LuksFinding(image, Problem::kQcow2LuksInFile,
                             fmt::format("{}, {} bytes", Hex(e.offset), e.length));
@@ -90,16 +90,16 @@ void JudgeLuks(const Image& image, Findings* out) {
   const LuksHeader& luks = *image.luks;
   if (!luks.magic_ok || luks.version != 1 || !luks.strings_terminated || !luks.cipher_known()) {
     out->Add(LuksFinding(image, Problem::kQcow2LuksHeader,
-                         !luks.magic_ok ? "wrong magic"
-                                        : fmt::format("version {}, cipher {}-{}", luks.version,
-                                                      Printable(luks.cipher),
-                                                      Printable(luks.mode))));
+                         !luks.magic_ok
+                             ? "wrong magic"
+                             : fmt::format("version {}, cipher {}-{}", luks.version,
+                                           Printable(luks.cipher), Printable(luks.mode))));
     return;
   }
   if (in_file && luks.payload_sector * kCompressedSector > AlignUp(e.length, kCompressedSector)) {
-    Finding f = LuksFinding(image, Problem::kQcow2LuksInFile,
-                            fmt::format("{} bytes, keys need {}", e.length,
-                                        luks.payload_sector * kCompressedSector));
+    Finding f = LuksFinding(
+        image, Problem::kQcow2LuksInFile,
+        fmt::format("{} bytes, keys need {}", e.length, luks.payload_sector * kCompressedSector));
     const bool length_is_right = PayloadSector(luks, e.length) != luks.payload_sector;
     if (length_is_right) f.repair = RepairClass::kAll;
     // Where the keys end, no reader of qcow2 asks.

@@ -28,16 +28,16 @@ void JudgeTable(const Image& image, Findings* out) {
     out->Add(HeaderFinding(Problem::kQcow2SnapTableUnaligned, "snapshots_offset",
                            Hex(h.snapshots_offset)));
   } else if (h.nb_snapshots == 0 && h.snapshots_offset != 0) {
-    out->Add(HeaderFinding(Problem::kQcow2SnapOffsetStale, "snapshots_offset",
-                           Hex(h.snapshots_offset)));
+    out->Add(
+        HeaderFinding(Problem::kQcow2SnapOffsetStale, "snapshots_offset", Hex(h.snapshots_offset)));
   }
   if (h.nb_snapshots > kMaxSnapshots) {
     out->Add(HeaderFinding(Problem::kQcow2SnapCountCap, "nb_snapshots",
                            fmt::format("{}", h.nb_snapshots)));
   }
   if (h.nb_snapshots > 0 && (h.snapshots_offset >= image.file_size || h.snapshots_offset == 0)) {
-    Finding past = HeaderFinding(Problem::kQcow2SnapTablePastEof, "snapshots_offset",
-                                 Hex(h.snapshots_offset));
+    Finding past =
+        HeaderFinding(Problem::kQcow2SnapTablePastEof, "snapshots_offset", Hex(h.snapshots_offset));
     past.layer = kUnlistedLayer;
     out->Add(std::move(past));
     return;
@@ -58,10 +58,15 @@ void JudgeTable(const Image& image, Findings* out) {
       f.problem = Problem::kQcow2SnapTableCap;
       f.layer.clear();  // QEMU opens no image with such a table
       break;
-    case SnapshotTable::Stop::kOverrun: f.problem = Problem::kQcow2SnapEntryOverrun; break;
-    case SnapshotTable::Stop::kPastEof: f.problem = Problem::kQcow2SnapTablePastEof; break;
+    case SnapshotTable::Stop::kOverrun:
+      f.problem = Problem::kQcow2SnapEntryOverrun;
+      break;
+    case SnapshotTable::Stop::kPastEof:
+      f.problem = Problem::kQcow2SnapTablePastEof;
+      break;
     case SnapshotTable::Stop::kNone:
-    case SnapshotTable::Stop::kCount: return;  // the count was reported above
+    case SnapshotTable::Stop::kCount:
+      return;  // the count was reported above
   }
   out->Add(std::move(f));
 }
@@ -93,8 +98,8 @@ void JudgeSnapshotL1(const Image& image, size_t i, Findings* out) {
     return;
   }
   if (bytes > kMaxL1Bytes) {
-    out->Add(SnapshotFinding(image, i, Problem::kQcow2SnapL1Cap,
-                             fmt::format("{} entries", s.l1_size)));
+    out->Add(
+        SnapshotFinding(image, i, Problem::kQcow2SnapL1Cap, fmt::format("{} entries", s.l1_size)));
   }
   if (s.l1_size < needed) {
     Finding f = SnapshotFinding(image, i, Problem::kQcow2SnapL1Short,
@@ -102,24 +107,22 @@ void JudgeSnapshotL1(const Image& image, size_t i, Findings* out) {
     SetRangeBehindL1(image, i + 1, s.l1_table_offset, s.l1_size, &f);
     out->Add(std::move(f));
   }
-  if (!RangeFits(s.l1_table_offset, bytes,
-                 AlignUp(image.file_size, image.geometry.cluster_size))) {
+  if (!RangeFits(s.l1_table_offset, bytes, AlignUp(image.file_size, image.geometry.cluster_size))) {
     Finding f = SnapshotFinding(image, i, Problem::kQcow2SnapL1PastEof,
                                 fmt::format("{}, {} bytes", Hex(s.l1_table_offset), bytes));
     SetRangeBehindL1(image, i + 1, s.l1_table_offset, s.l1_size, &f);
     out->Add(std::move(f));
   }
-  uint64_t covered = uint64_t{s.l1_size} >= needed
-                         ? SaturatingMul(s.l1_size - needed, image.geometry.l2_span)
-                         : 0;
+  uint64_t covered =
+      uint64_t{s.l1_size} >= needed ? SaturatingMul(s.l1_size - needed, image.geometry.l2_span) : 0;
   if (s.vm_state_size() > covered) {
     Finding f = SnapshotFinding(
         image, i, Problem::kQcow2SnapVmstateRange,
         fmt::format("{} bytes of VM state, room for {}", s.vm_state_size(), covered));
     // Guest offsets of the VM state follow the disk's.
-    f.guest = MakeGuestRange(SaturatingMul(std::max<uint64_t>(s.l1_size, needed),
-                                           image.geometry.l2_span),
-                             s.vm_state_size() - covered);
+    f.guest =
+        MakeGuestRange(SaturatingMul(std::max<uint64_t>(s.l1_size, needed), image.geometry.l2_span),
+                       s.vm_state_size() - covered);
     out->Add(std::move(f));
   }
 }

@@ -26,14 +26,14 @@ struct CheckState {
   // The stored header cannot be used: *image is the file with the recovered one, and nothing but
   // the header may be repaired before that is written.
   bool reconstructed = false;
-  std::optional<Columns> columns;       // refers to *image
+  std::optional<Columns> columns;  // refers to *image
   WalkResult walk;
-  bool walked = false;                  // the L2 tables were walked
-  bool counts_compared = false;         // the stored counts could be read
-  std::vector<CountRun> leaks;          // stored above computed; at most kMaxLeakRuns
+  bool walked = false;           // the L2 tables were walked
+  bool counts_compared = false;  // the stored counts could be read
+  std::vector<CountRun> leaks;   // stored above computed; at most kMaxLeakRuns
   bool leaks_complete = true;
-  uint64_t highest_cluster = 0;         // last one used or counted, plus 1
-  std::vector<StreamRef> overlaps;      // streams that lie on another one
+  uint64_t highest_cluster = 0;     // last one used or counted, plus 1
+  std::vector<StreamRef> overlaps;  // streams that lie on another one
   // Of a deep check: streams that do not decode, and those whose entry has a wrong number of
   // sectors; the descriptor is then the right one. At most StreamPlaces::kMost each.
   std::vector<StreamRef> undecodable, misfits;

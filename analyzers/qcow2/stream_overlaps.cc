@@ -25,7 +25,10 @@ class OverlapJudge {
  public:
   OverlapJudge(const Image& image, const ClaimList& list, const StreamLength& length_of,
                Findings* findings, std::vector<StreamRef>* overlaps)
-      : image_(image), list_(list), length_of_(length_of), findings_(findings),
+      : image_(image),
+        list_(list),
+        length_of_(length_of),
+        findings_(findings),
         overlaps_(overlaps) {}
 
   // The claims on one cluster.
@@ -34,8 +37,8 @@ class OverlapJudge {
     for (const Claim& c : claims) {
       if (c.kind != Claim::Kind::kSpan) continue;
       const CompressedSpan span = DecodeCompressed(image_.geometry, c.descriptor);
-      streams.push_back({&c, span, c.table.column * image_.geometry.l2_entries + c.index,
-                         length_of_(span)});
+      streams.push_back(
+          {&c, span, c.table.column * image_.geometry.l2_entries + c.index, length_of_(span)});
     }
     std::stable_sort(streams.begin(), streams.end(), [](const Stream& a, const Stream& b) {
       return std::tie(a.span.offset, a.guest) < std::tie(b.span.offset, b.guest);
@@ -60,15 +63,15 @@ class OverlapJudge {
  private:
   void Report(const Stream& own, const Stream& other) {
     const bool same_layer = list_.ShareLayer(*own.claim, *other.claim);
-    Finding f = EntryFinding(image_, own.claim->table, own.claim->index,
-                             same_layer ? Problem::kQcow2ComprOverlap
-                                        : Problem::kQcow2CrossLayerAlias,
-                             fmt::format("stream at {}", Hex(own.span.offset)));
+    Finding f =
+        EntryFinding(image_, own.claim->table, own.claim->index,
+                     same_layer ? Problem::kQcow2ComprOverlap : Problem::kQcow2CrossLayerAlias,
+                     fmt::format("stream at {}", Hex(own.span.offset)));
     const TableRef& table = other.claim->table;
-    f.also.push_back({image_.LayerName(table.layer),
-                      MakeGuestRange(other.guest << image_.geometry.cluster_bits,
-                                     image_.geometry.cluster_size),
-                      image_.TableName(table.layer, table.column)});
+    f.also.push_back(
+        {image_.LayerName(table.layer),
+         MakeGuestRange(other.guest << image_.geometry.cluster_bits, image_.geometry.cluster_size),
+         image_.TableName(table.layer, table.column)});
     f.confidence = 0.5;
     findings_->Add(std::move(f));
     if (same_layer && overlaps_->size() < StreamPlaces::kMost) {
@@ -97,7 +100,8 @@ Status JudgeStreamOverlaps(const Image& image, const Columns& columns,
   OverlapJudge judge(image, list, length_of, findings, overlaps);
   std::span<const Claim> all = list.claims;
   for (size_t begin = 0, end; begin < all.size(); begin = end) {
-    for (end = begin; end < all.size() && all[end].cluster == all[begin].cluster; ++end) {}
+    for (end = begin; end < all.size() && all[end].cluster == all[begin].cluster; ++end) {
+    }
     judge.Judge(all.subspan(begin, end - begin));
   }
   if (list.truncated) {

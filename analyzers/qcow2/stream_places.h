@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where compressed streams begin and how many bytes each takes at least: finds those that lie on
 // one another. Places are kept sorted in pieces, as differences of a few bytes each, so that memory
-// stays a fraction of the tables that name them; the pieces are merged while they are looked through.
+// stays a fraction of the tables that name them; the pieces are merged while they are looked
+// through.
 #pragma once
 
 #include <cstdint>

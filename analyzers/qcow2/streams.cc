@@ -9,8 +9,7 @@
 namespace imgfsck::qcow2 {
 
 StreamDecoder::StreamDecoder(const Image& image)
-    : image_(image),
-      shortest_(ShortestStream(image.geometry, image.header.compression_type)) {}
+    : image_(image), shortest_(ShortestStream(image.geometry, image.header.compression_type)) {}
 
 bool StreamDecoder::Try(const CompressedSpan& span, uint64_t extra, DecodedStream* decoded) const {
   thread_local ByteVector in, out;
@@ -40,8 +39,7 @@ DecodedStream StreamDecoder::Decode(const CompressedSpan& span) const {
 uint64_t StreamDecoder::WithLength(uint64_t descriptor, uint64_t length) const {
   const Geometry& g = image_.geometry;
   const uint64_t offset = DecodeCompressed(g, descriptor).offset;
-  const uint64_t sectors =
-      (offset + length - 1) / kCompressedSector - offset / kCompressedSector;
+  const uint64_t sectors = (offset + length - 1) / kCompressedSector - offset / kCompressedSector;
   const uint64_t mask = ((uint64_t{1} << (g.cluster_bits - 8)) - 1) << g.compressed_bits;
   return (descriptor & ~mask) | sectors << g.compressed_bits;
 }

@@ -19,8 +19,9 @@ Status ForEachStoredPiece(const ByteSource& source, uint64_t begin, uint64_t end
 // Whether every byte of [begin, end) is zero, or not stored at all; false where it cannot be read.
 Result<bool> ReadsAsZeros(const ByteSource& source, uint64_t begin, uint64_t end);
 
-// Calls visit for every part of the hole [begin, end) that no space is set aside for. Where there is
-// such space, and nothing was ever written to it, the host calls it a hole until somebody reads it.
+// Calls visit for every part of the hole [begin, end) that no space is set aside for. Where there
+// is such space, and nothing was ever written to it, the host calls it a hole until somebody reads
+// it.
 using HoleVisitor = std::function<Status(uint64_t begin, uint64_t end)>;
 Status ForEachLastingHole(const ByteSource& source, uint64_t begin, uint64_t end,
                           const HoleVisitor& visit);

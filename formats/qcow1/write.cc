@@ -233,7 +233,7 @@ Status QcowDriver::SetBacking(const std::optional<BackingReference>& backing) {
   }
   header.backing_file_offset = 0;
   header.backing_file_size = static_cast<uint32_t>(name.size());
-  header.mtime = 0;  // as QEMU has it, which never looks
+  header.mtime = 0;              // as QEMU has it, which never looks
   IMG_RETURN_IF_ERROR(Flush());  // what was copied out of the old backing file
   if (!name.empty()) {
     // A new place for the name, so that a crash leaves one of the two names whole: the free space

@@ -25,7 +25,7 @@ struct Bitmap {
   uint64_t host_offset = 0;  // of the directory entry
   uint64_t length = 0;       // of the entry with padding
   uint64_t table_offset = 0;
-  uint32_t table_size = 0;   // entries
+  uint32_t table_size = 0;  // entries
   uint32_t flags = 0;
   uint8_t type = 0, granularity_bits = 0;
   uint32_t extra_data_size = 0;
@@ -42,11 +42,11 @@ std::optional<uint64_t> BitmapTableEntries(uint64_t size, unsigned granularity_b
 
 struct BitmapDirectory {
   std::vector<Bitmap> entries;
-  uint64_t offset = 0, size = 0;   // as the extension says
-  uint64_t parsed_bytes = 0;       // that the entries take
-  bool readable = false;           // aligned, non-zero and inside the file
-  bool broken = false;             // an entry does not fit: parsing stopped after `entries`
-  std::optional<Bitmap> misfit;    // that entry, as far as its fixed part goes
+  uint64_t offset = 0, size = 0;  // as the extension says
+  uint64_t parsed_bytes = 0;      // that the entries take
+  bool readable = false;          // aligned, non-zero and inside the file
+  bool broken = false;            // an entry does not fit: parsing stopped after `entries`
+  std::optional<Bitmap> misfit;   // that entry, as far as its fixed part goes
 };
 BitmapDirectory ParseBitmapDirectory(const ByteSource& source, const Geometry& geometry,
                                      const BitmapsExtension& extension);

@@ -10,7 +10,7 @@
 namespace imgfsck::qcow2 {
 
 struct Entry {
-  uint64_t descriptor = 0;  // the first 8 bytes, in host order
+  uint64_t descriptor = 0;   // the first 8 bytes, in host order
   uint64_t subclusters = 0;  // the bitmap of an extended entry, else 0
 
   bool compressed() const { return (descriptor & kCompressed) != 0; }

@@ -171,8 +171,9 @@ class FieldList {
       std::string name = fmt::format("luks/slot[{}]", i);
       uint64_t place = at + 208 + 48 * i;
       Number(name, "state", place, 4, slot.state,
-             slot.state == kLuksSlotActive ? "active"
-             : slot.state == kLuksSlotInactive ? "not in use" : "unknown");
+             slot.state == kLuksSlotActive     ? "active"
+             : slot.state == kLuksSlotInactive ? "not in use"
+                                               : "unknown");
       Number(name, "iterations", place + 4, 4, slot.iterations);
       Number(name, "key_material_offset", place + 40, 4, slot.key_sector);
       Number(name, "stripes", place + 44, 4, slot.stripes);

@@ -29,12 +29,12 @@ struct L1Location {
 
 struct Image {
   const ByteSource* source = nullptr;
-  uint64_t file_size = 0;          // bytes
-  ByteVector first_cluster;        // as much as the file has (at most one cluster)
+  uint64_t file_size = 0;    // bytes
+  ByteVector first_cluster;  // as much as the file has (at most one cluster)
   Header header;
-  bool walkable = false;           // magic, version and cluster_bits make sense
-  Geometry geometry;               // only when walkable
-  bool refcounts_usable = false;   // refcount_order makes sense
+  bool walkable = false;          // magic, version and cluster_bits make sense
+  Geometry geometry;              // only when walkable
+  bool refcounts_usable = false;  // refcount_order makes sense
   ExtensionArea extensions;
   std::optional<std::string> backing_name, backing_format, data_file_name;
   L1Location active;
@@ -45,16 +45,18 @@ struct Image {
   BitmapDirectory bitmaps;
   std::optional<EncryptionExtension> encryption;
   std::optional<LuksHeader> luks;
-  std::vector<HostRange> unreadable;     // found while parsing
+  std::vector<HostRange> unreadable;  // found while parsing
 
   bool extended_l2() const { return geometry.extended_l2; }
   bool has_data_file() const { return header.Incompatible(kIncompatDataFile); }
   uint64_t ClusterCount() const { return geometry.ClustersOf(file_size); }
   // Layers: 0 is the active disk, i the snapshot in place i - 1.
   size_t LayerCount() const { return 1 + snapshots.entries.size(); }
-  const L1Location& L1Of(size_t layer) const { return layer == 0 ? active : snapshot_l1[layer - 1]; }
-  std::string LayerName(size_t layer) const;          // "active", the snapshot's id, or "#1" …
-  uint64_t LayerSize(size_t layer) const;             // virtual size in bytes, VM state excluded
+  const L1Location& L1Of(size_t layer) const {
+    return layer == 0 ? active : snapshot_l1[layer - 1];
+  }
+  std::string LayerName(size_t layer) const;  // "active", the snapshot's id, or "#1" …
+  uint64_t LayerSize(size_t layer) const;     // virtual size in bytes, VM state excluded
   uint64_t L1Min(size_t layer) const { return geometry.MinL1Entries(LayerSize(layer)); }
   std::string TableName(size_t layer, uint64_t l1_index) const;  // "l2[7]", "snapshot[1]/l2[7]"
 };

@@ -13,7 +13,7 @@ inline constexpr uint32_t kMagic = 0x514649FB;  // "QFI\xFB"
 
 // Header fields, section 1 of the sheet.
 inline constexpr uint64_t kHeaderLengthV2 = 72;
-inline constexpr uint64_t kHeaderLengthV3 = 104;      // the least a v3 header has
+inline constexpr uint64_t kHeaderLengthV3 = 104;       // the least a v3 header has
 inline constexpr uint64_t kHeaderLengthCurrent = 112;  // with compression_type
 inline constexpr unsigned kMinClusterBits = 9, kMaxClusterBits = 21;
 inline constexpr unsigned kMinClusterBitsExtendedL2 = 14;
@@ -25,15 +25,14 @@ enum CryptMethod : uint32_t { kCryptNone = 0, kCryptAes = 1, kCryptLuks = 2 };
 enum CompressionType : uint8_t { kDeflate = 0, kZstd = 1 };
 
 inline constexpr uint64_t kIncompatDirty = 1, kIncompatCorrupt = 2, kIncompatDataFile = 4,
-                          kIncompatCompression = 8, kIncompatExtendedL2 = 16,
-                          kIncompatKnown = 0x1F;
+                          kIncompatCompression = 8, kIncompatExtendedL2 = 16, kIncompatKnown = 0x1F;
 inline constexpr uint64_t kCompatLazyRefcounts = 1, kCompatKnown = 1;
 inline constexpr uint64_t kAutoclearBitmaps = 1, kAutoclearRawData = 2, kAutoclearKnown = 3;
 
 // Header extensions, section 2.
-inline constexpr uint32_t kExtEnd = 0, kExtBackingFormat = 0xE2792ACA, kExtFeatureNames = 0x6803F857,
-                          kExtBitmaps = 0x23852875, kExtEncryption = 0x0537BE77,
-                          kExtDataFile = 0x44415441;
+inline constexpr uint32_t kExtEnd = 0, kExtBackingFormat = 0xE2792ACA,
+                          kExtFeatureNames = 0x6803F857, kExtBitmaps = 0x23852875,
+                          kExtEncryption = 0x0537BE77, kExtDataFile = 0x44415441;
 inline constexpr uint32_t kFeatureNameSize = 48;
 inline constexpr uint32_t kBitmapsExtLength = 24, kEncryptionExtLength = 16;
 
@@ -55,7 +54,7 @@ inline constexpr unsigned kMinGranularityBits = 9, kMaxGranularityBits = 31;
 inline constexpr uint64_t kCopied = uint64_t{1} << 63;
 inline constexpr uint64_t kCompressed = uint64_t{1} << 62;
 inline constexpr uint64_t kZeroFlag = 1;
-inline constexpr uint64_t kOffsetMask = 0x00FFFFFFFFFFFE00;       // bits 9–55
+inline constexpr uint64_t kOffsetMask = 0x00FFFFFFFFFFFE00;  // bits 9–55
 inline constexpr uint64_t kL1Reserved = 0x7F000000000001FF;
 inline constexpr uint64_t kL2Reserved = 0x3F000000000001FE;
 inline constexpr uint64_t kRefcountTableReserved = 0x1FF;
@@ -72,11 +71,11 @@ inline constexpr uint64_t kMaxHostOffset = uint64_t{1} << 56;
 // What follows from a header's cluster_bits, refcount_order and feature bits (section 5).
 struct Geometry {
   unsigned cluster_bits = 16;
-  uint64_t cluster_size = 65536;   // bytes
+  uint64_t cluster_size = 65536;  // bytes
   bool extended_l2 = false;
-  unsigned l2_entry_size = 8;      // bytes; 16 with extended L2 entries
-  uint64_t l2_entries = 8192;      // of one L2 table
-  uint64_t l2_span = 0;            // guest bytes that one L2 table maps
+  unsigned l2_entry_size = 8;  // bytes; 16 with extended L2 entries
+  uint64_t l2_entries = 8192;  // of one L2 table
+  uint64_t l2_span = 0;        // guest bytes that one L2 table maps
   unsigned refcount_order = 4;
   uint64_t block_entries = 32768;  // counts in one refcount block
   unsigned compressed_bits = 54;   // x: where the sector count starts
@@ -104,8 +103,8 @@ struct Geometry {
 
 // The span a compressed L2 entry points at.
 struct CompressedSpan {
-  uint64_t offset = 0;   // of the stream's first byte in the file
-  uint64_t length = 0;   // bytes that may belong to it, to the end of its last sector
+  uint64_t offset = 0;  // of the stream's first byte in the file
+  uint64_t length = 0;  // bytes that may belong to it, to the end of its last sector
   uint64_t end() const { return offset + length; }
 };
 

@@ -30,7 +30,10 @@ namespace {
 class MappingCursor : public RowCursor<MappingRow> {
  public:
   MappingCursor(const Image& image, const std::vector<std::string>& names, const RowQuery& query)
-      : image_(image), g_(image.geometry), names_(names), query_(query),
+      : image_(image),
+        g_(image.geometry),
+        names_(names),
+        query_(query),
         common_flags_((image.header.crypt_method != kCryptNone ? kMappingEncrypted : 0) |
                       (image.has_data_file() ? kMappingDataFile : 0)) {}
 
@@ -81,9 +84,8 @@ class MappingCursor : public RowCursor<MappingRow> {
 
   void MapTable(uint64_t table, uint64_t begin, uint64_t end) {
     // Only the part of the table that the query asks for.
-    uint64_t from = query_.guest_begin > begin
-                        ? (query_.guest_begin - begin) >> g_.cluster_bits
-                        : 0;
+    uint64_t from =
+        query_.guest_begin > begin ? (query_.guest_begin - begin) >> g_.cluster_bits : 0;
     uint64_t to = DivRoundUp(end - begin, g_.cluster_size);
     if (from >= to) return;
     bytes_.resize((to - from) * g_.l2_entry_size);
@@ -120,8 +122,8 @@ class MappingCursor : public RowCursor<MappingRow> {
     MappingState state = entry.zero_flag() ? MappingState::kZero
                          : allocated       ? MappingState::kData
                                            : MappingState::kUnallocated;
-    Emit({names_[layer_], begin, end - begin, state,
-          allocated ? std::optional(host) : std::nullopt, std::nullopt, flags});
+    Emit({names_[layer_], begin, end - begin, state, allocated ? std::optional(host) : std::nullopt,
+          std::nullopt, flags});
   }
 
   void MapSubclusters(const Entry& entry, uint64_t begin, uint64_t end, bool allocated,
@@ -185,9 +187,8 @@ class MappingCursor : public RowCursor<MappingRow> {
 
 }  // namespace
 
-std::unique_ptr<RowCursor<MappingRow>> MakeMappingCursor(const Image& image,
-                                                         const std::vector<std::string>& layer_names,
-                                                         const RowQuery& query) {
+std::unique_ptr<RowCursor<MappingRow>> MakeMappingCursor(
+    const Image& image, const std::vector<std::string>& layer_names, const RowQuery& query) {
   return std::make_unique<MappingCursor>(image, layer_names, query);
 }
 

@@ -11,10 +11,10 @@
 
 namespace imgfsck::qcow2 {
 
-// A stream over the layers that the query names; `layer_names` outlives it and has one name a layer.
-std::unique_ptr<RowCursor<MappingRow>> MakeMappingCursor(const Image& image,
-                                                         const std::vector<std::string>& layer_names,
-                                                         const RowQuery& query);
+// A stream over the layers that the query names; `layer_names` outlives it and has one name a
+// layer.
+std::unique_ptr<RowCursor<MappingRow>> MakeMappingCursor(
+    const Image& image, const std::vector<std::string>& layer_names, const RowQuery& query);
 
 // A stretch of one layer's L1 entries.
 class L1Window {

@@ -9,19 +9,26 @@ namespace imgfsck::qcow2 {
 
 std::string_view KindName(MetaKind kind) {
   static constexpr std::string_view kNames[] = {
-      "header",     "l1",   "refcount-table",   "refcount-block", "snapshot-table", "l1",
-      "luks",       "bitmap-directory", "bitmap-table",   "bitmap-data",    "l2"};
+      "header", "l1",   "refcount-table",   "refcount-block", "snapshot-table",
+      "l1",     "luks", "bitmap-directory", "bitmap-table",   "bitmap-data",
+      "l2"};
   return kNames[static_cast<size_t>(kind)];
 }
 
 std::string MetaRegion::Structure() const {
   switch (kind) {
-    case MetaKind::kRefcountBlock: return fmt::format("refcount-block[{}]", index);
-    case MetaKind::kSnapshotL1: return fmt::format("snapshot[{}]/l1", index);
-    case MetaKind::kBitmapTable: return fmt::format("bitmap[{}]/table", index);
-    case MetaKind::kBitmapData: return fmt::format("bitmap[{}]/data[{}]", owner, index);
-    case MetaKind::kL2: return fmt::format("l2[{}]", index);
-    default: return std::string(KindName(kind));
+    case MetaKind::kRefcountBlock:
+      return fmt::format("refcount-block[{}]", index);
+    case MetaKind::kSnapshotL1:
+      return fmt::format("snapshot[{}]/l1", index);
+    case MetaKind::kBitmapTable:
+      return fmt::format("bitmap[{}]/table", index);
+    case MetaKind::kBitmapData:
+      return fmt::format("bitmap[{}]/data[{}]", owner, index);
+    case MetaKind::kL2:
+      return fmt::format("l2[{}]", index);
+    default:
+      return std::string(KindName(kind));
   }
 }
 
@@ -46,7 +53,9 @@ namespace {
 class MetaVisitor {
  public:
   MetaVisitor(const Image& image, const std::function<void(const MetaRegion&)>& visit)
-      : image_(image), visit_(visit), limit_(AlignUp(image.file_size, image.geometry.cluster_size)) {}
+      : image_(image),
+        visit_(visit),
+        limit_(AlignUp(image.file_size, image.geometry.cluster_size)) {}
 
   void Run() {
     const Header& h = image_.header;
@@ -73,8 +82,7 @@ class MetaVisitor {
  private:
   void Visit(MetaKind kind, uint64_t offset, uint64_t bytes, uint64_t index = 0,
              uint64_t owner = 0) {
-    if (bytes == 0 || offset >= image_.file_size ||
-        (offset == 0 && kind != MetaKind::kHeader) ||
+    if (bytes == 0 || offset >= image_.file_size || (offset == 0 && kind != MetaKind::kHeader) ||
         !IsAligned(offset, image_.geometry.cluster_size)) {
       return;
     }

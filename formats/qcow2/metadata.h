@@ -11,8 +11,17 @@
 namespace imgfsck::qcow2 {
 
 enum class MetaKind : uint8_t {
-  kHeader, kL1, kRefcountTable, kRefcountBlock, kSnapshotTable, kSnapshotL1, kLuks,
-  kBitmapDirectory, kBitmapTable, kBitmapData, kL2
+  kHeader,
+  kL1,
+  kRefcountTable,
+  kRefcountBlock,
+  kSnapshotTable,
+  kSnapshotL1,
+  kLuks,
+  kBitmapDirectory,
+  kBitmapTable,
+  kBitmapData,
+  kL2
 };
 std::string_view KindName(MetaKind kind);  // the SQL model's words: "refcount-block" …
 

@@ -57,11 +57,16 @@ class RegionCursor : public RowCursor<RegionRow> {
  private:
   std::string Owner(const MetaRegion& region) const {
     switch (region.kind) {
-      case MetaKind::kL1: return names_[0];
-      case MetaKind::kSnapshotL1: return names_[region.index + 1];
-      case MetaKind::kBitmapTable: return ValidUtf8(image_.bitmaps.entries[region.index].name);
-      case MetaKind::kBitmapData: return ValidUtf8(image_.bitmaps.entries[region.owner].name);
-      default: return "";
+      case MetaKind::kL1:
+        return names_[0];
+      case MetaKind::kSnapshotL1:
+        return names_[region.index + 1];
+      case MetaKind::kBitmapTable:
+        return ValidUtf8(image_.bitmaps.entries[region.index].name);
+      case MetaKind::kBitmapData:
+        return ValidUtf8(image_.bitmaps.entries[region.owner].name);
+      default:
+        return "";
     }
   }
   bool Wanted(const RegionRow& row) const {
@@ -226,8 +231,8 @@ class Rows : public ImageRows {
       L1Window window(*image_, layer);
       for (uint64_t i = 0; i < image_->L1Of(layer).entries; ++i) {
         if (uint64_t table = TableOffset(*image_, window.At(i)); table != 0) {
-          pieces.push_back({image_->TableName(layer, i),
-                            MakeHostRange(table, image_->geometry.cluster_size)});
+          pieces.push_back(
+              {image_->TableName(layer, i), MakeHostRange(table, image_->geometry.cluster_size)});
         }
       }
     }

@@ -95,8 +95,8 @@ class Split {
   const Geometry& g() const { return image().geometry; }
   uint64_t Need() const { return need_; }
 
-  // Tables over another structure of the image: what reads as their entries is that structure's, and
-  // to write one would destroy it. Two L1 entries on one whole table are no such case.
+  // Tables over another structure of the image: what reads as their entries is that structure's,
+  // and to write one would destroy it. Two L1 entries on one whole table are no such case.
   void FindTornTables() {
     const Claim* last = nullptr;  // of the metadata so far, the one that ends last
     for (const Claim& claim : editor_.state().conflicts) {

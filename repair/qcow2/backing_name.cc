@@ -85,8 +85,8 @@ class BackingNameRepair {
     return ends && length <= kMaxBackingNameLength ? length : 0;
   }
 
-  // The name's place: where it belongs, else the only text there is between zeros. A few letters may
-  // stand anywhere in other data.
+  // The name's place: where it belongs, else the only text there is between zeros. A few letters
+  // may stand anywhere in other data.
   void FindName() {
     const uint64_t recorded = header_.backing_file_size;
     uint64_t found = 0, found_length = 0;

@@ -12,8 +12,8 @@ namespace {
 constexpr uint64_t kFixedSize = 24;
 constexpr uint64_t kLongestEntry = AlignUp(kFixedSize + kMaxBitmapName, 8);
 constexpr uint64_t kBitmapSearchMaxOrphans = 1 << 16;  // clusters
-constexpr unsigned kMaxCandidates = 16;            // directories read in full
-constexpr uint64_t kMaxTableClusters = 16;         // of a table that is looked for
+constexpr unsigned kMaxCandidates = 16;                // directories read in full
+constexpr uint64_t kMaxTableClusters = 16;             // of a table that is looked for
 
 }  // namespace
 

@@ -9,27 +9,29 @@ namespace {
 class CopiedFlags {
  public:
   explicit CopiedFlags(const PassContext& context)
-      : context_(context), state_(StateOf(context.report)), image_(*state_.image),
+      : context_(context),
+        state_(StateOf(context.report)),
+        image_(*state_.image),
         high_counts_stay_(HighCountsAreEvidence(context)) {}
 
   Result<PassOutcome> Run() {
     IMG_RETURN_IF_ERROR(MendL1());
-    IMG_RETURN_IF_ERROR(ForEachTable(context_.image, state_, [&](const TableRef& table,
-                                                                MutableBytes bytes, bool* changed) {
-      if (!table.active) return Ok();
-      for (uint64_t i = 0; i < image_.geometry.l2_entries; ++i) {
-        Entry entry = LoadEntry(image_.geometry, bytes, i);
-        EntryClaim claim = ClaimOf(image_, entry);
-        if (claim.kind != EntryClaim::Kind::kCluster) continue;
-        const bool wanted = Wanted(claim.first);
-        if (entry.copied() == wanted) continue;
-        entry.descriptor ^= kCopied;
-        StoreEntry(image_.geometry, bytes, i, entry);
-        ++outcome_.changes;
-        *changed = true;
-      }
-      return Ok();
-    }));
+    IMG_RETURN_IF_ERROR(ForEachTable(context_.image, state_,
+                                     [&](const TableRef& table, MutableBytes bytes, bool* changed) {
+                                       if (!table.active) return Ok();
+                                       for (uint64_t i = 0; i < image_.geometry.l2_entries; ++i) {
+                                         Entry entry = LoadEntry(image_.geometry, bytes, i);
+                                         EntryClaim claim = ClaimOf(image_, entry);
+                                         if (claim.kind != EntryClaim::Kind::kCluster) continue;
+                                         const bool wanted = Wanted(claim.first);
+                                         if (entry.copied() == wanted) continue;
+                                         entry.descriptor ^= kCopied;
+                                         StoreEntry(image_.geometry, bytes, i, entry);
+                                         ++outcome_.changes;
+                                         *changed = true;
+                                       }
+                                       return Ok();
+                                     }));
     return outcome_;
   }
 

@@ -49,8 +49,9 @@ class Counts : PassBody {
       outcome_.notes.push_back(
           conflicts_ == 1
               ? std::string("one cluster claimed twice keeps its count: it has to be split first")
-              : fmt::format("{} clusters claimed twice keep their counts: they have to be split first",
-                            conflicts_));
+              : fmt::format(
+                    "{} clusters claimed twice keep their counts: they have to be split first",
+                    conflicts_));
     }
     if (kept_ > 0) {
       outcome_.notes.push_back(fmt::format(
@@ -66,8 +67,8 @@ class Counts : PassBody {
   Status Mend(const CountRun& run) {
     if (run.past_eof) return MendPastEof(run);
     bool raise = run.stored < run.computed;
-    if (raise && !May(run.stored == 0 ? Problem::kQcow2RefcountZeroUsed
-                                      : Problem::kQcow2RefcountLow)) {
+    if (raise &&
+        !May(run.stored == 0 ? Problem::kQcow2RefcountZeroUsed : Problem::kQcow2RefcountLow)) {
       return Ok();
     }
     if (!raise && (run.computed == 0 || !May(Problem::kQcow2RefcountLeak))) return Ok();

@@ -38,11 +38,11 @@ Result<PassOutcome> RunFlags(const PassContext& context) {
 
 }  // namespace
 
-const Pass kFlagPass{"marks", 90, "lift the dirty and corrupt marks once nothing else is wrong",
-                     [](const CheckReport& report, const RepairOptions& options) {
-                       return WantedAny(report, options, {Problem::kQcow2HdrDirty,
-                                                          Problem::kQcow2HdrCorrupt});
-                     },
-                     RunFlags};
+const Pass kFlagPass{
+    "marks", 90, "lift the dirty and corrupt marks once nothing else is wrong",
+    [](const CheckReport& report, const RepairOptions& options) {
+      return WantedAny(report, options, {Problem::kQcow2HdrDirty, Problem::kQcow2HdrCorrupt});
+    },
+    RunFlags};
 
 }  // namespace imgfsck::qcow2

@@ -36,7 +36,9 @@ constexpr std::initializer_list<Problem> kHeaderProblems = {Problem::kQcow2HdrMa
 class HeaderRepair {
  public:
   explicit HeaderRepair(const PassContext& context)
-      : context_(context), state_(StateOf(context.report)), image_(*state_.image),
+      : context_(context),
+        state_(StateOf(context.report)),
+        image_(*state_.image),
         header_(image_.header) {}
 
   Result<PassOutcome> Run() {
@@ -75,7 +77,8 @@ class HeaderRepair {
     } else if (Should(Problem::kQcow2HdrLengthUnaligned)) {
       uint64_t rounded = AlignUp(header_.header_length, 8);
       if (rounded <= cluster_.size() &&
-          AllZero(Bytes(cluster_).subspan(header_.header_length, rounded - header_.header_length))) {
+          AllZero(
+              Bytes(cluster_).subspan(header_.header_length, rounded - header_.header_length))) {
         header_.header_length = static_cast<uint32_t>(rounded);
       } else {
         header_.header_length = static_cast<uint32_t>(RightLength(current));
@@ -110,19 +113,22 @@ class HeaderRepair {
   // What the streams in the image decode as; deflate where there are none.
   void MendCompression() {
     std::optional<uint8_t> found;
-    Status status = ForEachTable(context_.image, state_, [&](const TableRef&, MutableBytes bytes,
-                                                            bool*) {
-      for (uint64_t i = 0; i < image_.geometry.l2_entries && !found; ++i) {
-        Entry entry = LoadEntry(image_.geometry, bytes, i);
-        if (!entry.compressed() || ClaimOf(image_, entry).kind == EntryClaim::Kind::kNone) continue;
-        CompressedSpan span = DecodeCompressed(image_.geometry, entry.descriptor);
-        ByteVector in(span.length), out(image_.geometry.cluster_size);
-        if (!ReadPadded(context_.image, span.offset, in)) continue;
-        if (InflateRaw(in, out)) found = kDeflate;
-        else if (ZstdDecode(in, out)) found = kZstd;
-      }
-      return Ok();
-    });
+    Status status =
+        ForEachTable(context_.image, state_, [&](const TableRef&, MutableBytes bytes, bool*) {
+          for (uint64_t i = 0; i < image_.geometry.l2_entries && !found; ++i) {
+            Entry entry = LoadEntry(image_.geometry, bytes, i);
+            if (!entry.compressed() || ClaimOf(image_, entry).kind == EntryClaim::Kind::kNone)
+              continue;
+            CompressedSpan span = DecodeCompressed(image_.geometry, entry.descriptor);
+            ByteVector in(span.length), out(image_.geometry.cluster_size);
+            if (!ReadPadded(context_.image, span.offset, in)) continue;
+            if (InflateRaw(in, out))
+              found = kDeflate;
+            else if (ZstdDecode(in, out))
+              found = kZstd;
+          }
+          return Ok();
+        });
     if (!status) return;
     if (!found && image_.geometry.cluster_bits == 0) return;
     bool zstd = found.value_or(kDeflate) == kZstd;
@@ -156,7 +162,8 @@ class HeaderRepair {
     const DiskSize found = FindDiskSize(image_);
     const uint64_t size = std::min(found.bytes, room);
     if (size == 0 || size >= header_.size || g.MinL1Entries(size) * 8 > kMaxL1Bytes) return;
-    outcome_.changed.push_back({std::string(kActiveLayer), MakeGuestRange(size, header_.size - size)});
+    outcome_.changed.push_back(
+        {std::string(kActiveLayer), MakeGuestRange(size, header_.size - size)});
     outcome_.particulars.push_back("disk size: " + found.evidence);
     header_.size = size;
   }
@@ -167,7 +174,8 @@ class HeaderRepair {
     if (image_.geometry.MinL1Entries(size) <= header_.l1_size) {
       header_.size = size;
     } else {
-      outcome_.notes.push_back("the disk size is not rounded up: the L1 table has no entry for more");
+      outcome_.notes.push_back(
+          "the disk size is not rounded up: the L1 table has no entry for more");
     }
   }
 

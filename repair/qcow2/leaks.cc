@@ -49,10 +49,10 @@ class Leaks : PassBody {
                      context_.options.orphans == OrphanPolicy::kKeep ||
                      state_.image->has_data_file();
     if (outcome_.orphans.kept > 0 && last_word) {
-      outcome_.notes.push_back(fmt::format(
-          "{} leaked clusters hold data that nothing else in the image holds: kept "
-          "(--orphans free gives them up)",
-          outcome_.orphans.kept));
+      outcome_.notes.push_back(
+          fmt::format("{} leaked clusters hold data that nothing else in the image holds: kept "
+                      "(--orphans free gives them up)",
+                      outcome_.orphans.kept));
     }
     return outcome_;
   }
@@ -78,13 +78,13 @@ class Leaks : PassBody {
 
 }  // namespace
 
-const Pass kLeakPass{
-    "leaks", 76, "give back clusters that nothing uses and that hold nothing worth keeping",
-    [](const CheckReport& report, const RepairOptions& options) {
-      const CheckState& state = StateOf(report);
-      return state.counts_compared && !state.leaks.empty() &&
-             Allowed(Problem::kQcow2RefcountLeak, options);
-    },
-    [](const PassContext& context) { return Leaks(context).Run(); }};
+const Pass kLeakPass{"leaks", 76,
+                     "give back clusters that nothing uses and that hold nothing worth keeping",
+                     [](const CheckReport& report, const RepairOptions& options) {
+                       const CheckState& state = StateOf(report);
+                       return state.counts_compared && !state.leaks.empty() &&
+                              Allowed(Problem::kQcow2RefcountLeak, options);
+                     },
+                     [](const PassContext& context) { return Leaks(context).Run(); }};
 
 }  // namespace imgfsck::qcow2

@@ -18,26 +18,26 @@ namespace {
 
 // Damage that leaves clusters behind which belong to somebody.
 constexpr Problem kExplains[] = {
-    Problem::kQcow2L1EntryReserved,  Problem::kQcow2L1EntryUnaligned,
-    Problem::kQcow2L1EntryPastEof,   Problem::kQcow2L1EntryDuplicate,
-    Problem::kQcow2L2Implausible,    Problem::kQcow2L2EntryReserved,
-    Problem::kQcow2L2EntryUnaligned, Problem::kQcow2L2EntryPastEof,
+    Problem::kQcow2L1EntryReserved,    Problem::kQcow2L1EntryUnaligned,
+    Problem::kQcow2L1EntryPastEof,     Problem::kQcow2L1EntryDuplicate,
+    Problem::kQcow2L2Implausible,      Problem::kQcow2L2EntryReserved,
+    Problem::kQcow2L2EntryUnaligned,   Problem::kQcow2L2EntryPastEof,
     Problem::kQcow2L2OffsetZeroCopied, Problem::kQcow2L2DataCrosslink,
-    Problem::kQcow2L2DataOnMetadata, Problem::kQcow2ComprPastEof,
-    Problem::kQcow2ComprOnStd,       Problem::kQcow2L2EmptyWithLeaks,
-    Problem::kQcow2ComprUndecodable, Problem::kQcow2ComprOverlap,
-    Problem::kQcow2SnapL2Structure,  Problem::kQcow2SnapEntryOverrun,
-    Problem::kQcow2SnapTablePastEof, Problem::kQcow2SnapL1PastEof,
-    Problem::kQcow2SnapL1Unaligned,  Problem::kQcow2MetaOverlap,
-    Problem::kQcow2RbOverlap,        Problem::kQcow2ExtOverrun,
+    Problem::kQcow2L2DataOnMetadata,   Problem::kQcow2ComprPastEof,
+    Problem::kQcow2ComprOnStd,         Problem::kQcow2L2EmptyWithLeaks,
+    Problem::kQcow2ComprUndecodable,   Problem::kQcow2ComprOverlap,
+    Problem::kQcow2SnapL2Structure,    Problem::kQcow2SnapEntryOverrun,
+    Problem::kQcow2SnapTablePastEof,   Problem::kQcow2SnapL1PastEof,
+    Problem::kQcow2SnapL1Unaligned,    Problem::kQcow2MetaOverlap,
+    Problem::kQcow2RbOverlap,          Problem::kQcow2ExtOverrun,
     Problem::kQcow2SnapTableUnaligned, Problem::kQcow2SnapTableCap,
-    Problem::kQcow2SnapCountCap,     Problem::kQcow2SnapL1Short,
-    Problem::kQcow2ExtCryptoOrphan,
-    Problem::kQcow2BitmapExtLength,  Problem::kQcow2BitmapCount,
-    Problem::kQcow2BitmapDirUnaligned, Problem::kQcow2BitmapDirSize,
-    Problem::kQcow2BitmapName,       Problem::kQcow2BitmapExtra,
-    Problem::kQcow2BitmapTableOffset, Problem::kQcow2BitmapTableSize,
-    Problem::kQcow2BitmapTentryReserved, Problem::kQcow2BitmapTentryOffset};
+    Problem::kQcow2SnapCountCap,       Problem::kQcow2SnapL1Short,
+    Problem::kQcow2ExtCryptoOrphan,    Problem::kQcow2BitmapExtLength,
+    Problem::kQcow2BitmapCount,        Problem::kQcow2BitmapDirUnaligned,
+    Problem::kQcow2BitmapDirSize,      Problem::kQcow2BitmapName,
+    Problem::kQcow2BitmapExtra,        Problem::kQcow2BitmapTableOffset,
+    Problem::kQcow2BitmapTableSize,    Problem::kQcow2BitmapTentryReserved,
+    Problem::kQcow2BitmapTentryOffset};
 
 bool Explained(const CheckReport& report) {
   return std::ranges::any_of(kExplains, [&](Problem p) { return report.findings.Has(p); });
@@ -45,20 +45,18 @@ bool Explained(const CheckReport& report) {
 
 // Holes in the mapping that only --repair=all fills, with what lies about. Once a snapshot has it,
 // it does not lie about any more.
-constexpr Problem kHoles[] = {
-    Problem::kQcow2L1Unaligned,      Problem::kQcow2L1Short,
-    Problem::kQcow2L1PastEof,        Problem::kQcow2L1OffsetZero,
-    Problem::kQcow2L1EntryUnaligned, Problem::kQcow2L1EntryPastEof,
-    Problem::kQcow2L2Implausible,    Problem::kQcow2L2EmptyWithLeaks,
-    Problem::kQcow2L2EntryUnaligned, Problem::kQcow2L2EntryPastEof,
-    Problem::kQcow2L1EntryReserved,  Problem::kQcow2SnapL1PastEof,
-    Problem::kQcow2SnapL1Unaligned,  Problem::kQcow2MetaOverlap};
+constexpr Problem kHoles[] = {Problem::kQcow2L1Unaligned,      Problem::kQcow2L1Short,
+                              Problem::kQcow2L1PastEof,        Problem::kQcow2L1OffsetZero,
+                              Problem::kQcow2L1EntryUnaligned, Problem::kQcow2L1EntryPastEof,
+                              Problem::kQcow2L2Implausible,    Problem::kQcow2L2EmptyWithLeaks,
+                              Problem::kQcow2L2EntryUnaligned, Problem::kQcow2L2EntryPastEof,
+                              Problem::kQcow2L1EntryReserved,  Problem::kQcow2SnapL1PastEof,
+                              Problem::kQcow2SnapL1Unaligned,  Problem::kQcow2MetaOverlap};
 
 bool WaitsForAll(const PassContext& context) {
   return context.options.mode == RepairMode::kSafe &&
          context.options.orphans == OrphanPolicy::kDefault &&
-         std::ranges::any_of(kHoles,
-                             [&](Problem p) { return context.report.findings.Has(p); });
+         std::ranges::any_of(kHoles, [&](Problem p) { return context.report.findings.Has(p); });
 }
 
 }  // namespace
@@ -68,8 +66,8 @@ bool KeepsInSnapshot(const PassContext& context) {
   const Image& image = *StateOf(context.report).image;
   bool asked = context.options.orphans == OrphanPolicy::kSnapshot ||
                (context.options.orphans == OrphanPolicy::kDefault && Explained(first));
-  return asked && !WaitsForAll(context) && context.options.mode != RepairMode::kLeaks && !image.has_data_file() &&
-         image.header.crypt_method != kCryptAes;
+  return asked && !WaitsForAll(context) && context.options.mode != RepairMode::kLeaks &&
+         !image.has_data_file() && image.header.crypt_method != kCryptAes;
 }
 
 namespace {
@@ -78,8 +76,7 @@ bool LostFoundWanted(const CheckReport& report, const RepairOptions& options) {
   const CheckState& state = StateOf(report);
   return options.mode != RepairMode::kLeaks && state.counts_compared && !state.leaks.empty() &&
          state.leaks_complete && !state.image->has_data_file() &&
-         (options.orphans == OrphanPolicy::kDefault ||
-          options.orphans == OrphanPolicy::kSnapshot);
+         (options.orphans == OrphanPolicy::kDefault || options.orphans == OrphanPolicy::kSnapshot);
 }
 
 class LostFound : PassBody {
@@ -98,7 +95,8 @@ class LostFound : PassBody {
     if (LuksLost(image_)) return outcome_;  // the leaks pass says why
     if (WaitsForAll(context_)) {
       outcome_.notes.push_back(
-          "leaked clusters that hold data are kept where they are: --repair=all may find their place "
+          "leaked clusters that hold data are kept where they are: --repair=all may find their "
+          "place "
           "on the disk (--orphans snapshot makes them readable without that)");
       return outcome_;
     }
@@ -110,7 +108,8 @@ class LostFound : PassBody {
     }
     if (image_.snapshots.entries.size() != image_.header.nb_snapshots) {
       outcome_.notes.push_back(
-          "unreferenced clusters are left as they are: the list of snapshots has to be mended first");
+          "unreferenced clusters are left as they are: the list of snapshots has to be mended "
+          "first");
       return outcome_;
     }
     IMG_RETURN_IF_ERROR(FindOrphans());

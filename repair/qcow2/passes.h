@@ -11,8 +11,8 @@ namespace imgfsck::qcow2 {
 
 extern const Pass kHeaderRebuildPass, kHeaderPass, kBackingNamePass, kExtensionPass, kSnapshotPass,
     kReservedBitsPass, kRelinkPass, kDropMappingsPass, kPastEndPass, kEncryptionPass, kBitmapPass,
-    kStreamPass, kSplitPass, kRebuildPass, kCountPass, kLeakPass, kLostFoundPass, kCopiedPass, kAutoclearPass,
-    kFlagPass;
+    kStreamPass, kSplitPass, kRebuildPass, kCountPass, kLeakPass, kLostFoundPass, kCopiedPass,
+    kAutoclearPass, kFlagPass;
 
 // What a pass works with: a class of its own for each run.
 class PassBody {

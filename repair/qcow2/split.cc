@@ -44,7 +44,8 @@ class Split : PassBody {
         [&](uint64_t c) { return c < claims.clusters() && claims.IsConflict(c); }, &list_));
     std::span<const Claim> all = list_.claims;
     for (size_t begin = 0, end; begin < all.size(); begin = end) {
-      for (end = begin; end < all.size() && all[end].cluster == all[begin].cluster; ++end) {}
+      for (end = begin; end < all.size() && all[end].cluster == all[begin].cluster; ++end) {
+      }
       if (end == all.size() && list_.truncated) break;  // perhaps not all claimants are known
       IMG_RETURN_IF_ERROR(SplitCluster(all.subspan(begin, end - begin)));
     }
@@ -144,8 +145,7 @@ class Split : PassBody {
     if (!reads_zero) {
       if (!Afford(g_.cluster_size)) return Ok();
       IMG_ASSIGN_OR_RETURN(target, editor_.Allocate());
-      IMG_RETURN_IF_ERROR(
-          CopyCluster(group.front()->cluster << g_.cluster_bits, target));
+      IMG_RETURN_IF_ERROR(CopyCluster(group.front()->cluster << g_.cluster_bits, target));
       if (weight != 1) IMG_RETURN_IF_ERROR(editor_.SetCount(target >> g_.cluster_bits, weight));
     }
     for (const Claim* c : group) {
@@ -166,7 +166,8 @@ class Split : PassBody {
     uint64_t needed = g_.cluster_size;
     for (uint64_t i = 0; i < g_.l2_entries; ++i) {
       EntryClaim use = ClaimOf(image_, LoadEntry(g_, bytes, i));
-      if (use.kind != EntryClaim::Kind::kNone) needed += (use.last - use.first + 1) * g_.cluster_size;
+      if (use.kind != EntryClaim::Kind::kNone)
+        needed += (use.last - use.first + 1) * g_.cluster_size;
     }
     if (!Afford(needed)) return Ok();
     for (uint64_t i = 0; i < g_.l2_entries; ++i) {

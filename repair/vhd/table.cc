@@ -24,7 +24,8 @@ uint64_t TableBytes(uint64_t entries) { return AlignUp(entries * 4, kSectorSize)
 // A table that is small beside the file, or that any disk of the format could need. Sizes that lie
 // must not make the file grow to what they claim.
 bool MayAdd(const Image& image, uint64_t bytes, PassOutcome* outcome) {
-  constexpr uint64_t kAlways = uint64_t{64} << 20;  // 16 times the table of 2040 GiB in 2 MiB blocks
+  constexpr uint64_t kAlways = uint64_t{64}
+                               << 20;  // 16 times the table of 2040 GiB in 2 MiB blocks
   if (bytes <= std::max(kAlways, image.file_size)) return true;
   outcome->notes.push_back(fmt::format(
       "the block table was not enlarged by {} bytes: the sizes that ask for it are not believable",

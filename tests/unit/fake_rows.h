@@ -44,9 +44,9 @@ class FakeRows : public ImageRows {
   std::vector<MappingRow> mappings;
   std::vector<RegionRow> regions;
 
-  bool cut = false;    // cut mapping rows at the ends of the range asked for, as formats may
+  bool cut = false;           // cut mapping rows at the ends of the range asked for, as formats may
   bool ignore_range = false;  // yield rows outside the range asked for, as formats may
-  Status fail = Ok();  // what the cursors answer
+  Status fail = Ok();         // what the cursors answer
 
   mutable std::vector<RowQuery> mapping_queries, region_queries;
   mutable size_t mappings_yielded = 0;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/common/terminal.h"
 
-#include <fmt/format.h>
 #include <errno.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <cstdio>

@@ -8,7 +8,7 @@
 namespace imgfsck {
 namespace {
 
-constexpr size_t kMostNamedLayers = 8;         // snapshots whose files are looked up
+constexpr size_t kMostNamedLayers = 8;    // snapshots whose files are looked up
 constexpr uint64_t kFarthest = 1 * kMiB;  // in the file, from unclaimed bytes to what lies beside
 constexpr uint64_t kPiece = 4 * kKiB;     // of a neighbour that is looked up
 

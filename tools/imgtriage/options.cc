@@ -36,7 +36,8 @@ void Declare(CLI::App& app, ImgtriageOptions& o, Raw& raw) {
   app.add_option("PATH", s.paths, "Images, block devices, and directories to search");
   app.add_option("--report", o.report, "Write an HTML page that needs nothing else")
       ->type_name("FILE");
-  app.add_option("--json", o.json, "Write a JSON document a file, a line each (for each report: - is stdout)")
+  app.add_option("--json", o.json,
+                 "Write a JSON document a file, a line each (for each report: - is stdout)")
       ->type_name("FILE");
   app.add_option("--db", o.db,
                  "Write the models of all images, and all else, as an SQLite database")

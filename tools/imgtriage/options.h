@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "triage/engine.h"
 #include "tools/common/command_line.h"
+#include "triage/engine.h"
 
 namespace imgfsck {
 

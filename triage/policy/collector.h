@@ -34,8 +34,8 @@ void JudgeQcow2(ReasonCollector& out);
 void JudgeQcow1(ReasonCollector& out);
 void JudgeCow(ReasonCollector& out);
 void JudgeVhd(ReasonCollector& out);
-// Formats that are only recognised. False when nothing at all is known about `format`. A disk larger
-// than `most_disk` is absurd.
+// Formats that are only recognised. False when nothing at all is known about `format`. A disk
+// larger than `most_disk` is absurd.
 bool JudgeForeign(std::string_view format, uint64_t most_disk, ReasonCollector& out);
 void JudgeVmdk(uint64_t most_disk, ReasonCollector& out);
 

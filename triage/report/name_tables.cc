@@ -48,8 +48,8 @@ Status NameTables::Rows(int64_t image_id, const std::string& layer, const NameFa
   for (const NameHit& hit : names.hits) {
     IMG_RETURN_IF_ERROR(
         hits.Row({id, of, Volume(hit.volume), Number(hit.range.offset.value),
-                  Number(hit.range.length), KindText(hit.kind), TextOrNull(hit.path), PathHex(hit.path),
-                  hit.file_offset ? Number(*hit.file_offset) : Value()}));
+                  Number(hit.range.length), KindText(hit.kind), TextOrNull(hit.path),
+                  PathHex(hit.path), hit.file_offset ? Number(*hit.file_offset) : Value()}));
   }
   IMG_ASSIGN_OR_RETURN(Inserter changes, Inserter::Into(db_, "guest_change", 8));
   for (const RangeSetNames& set : names.sets) {
@@ -60,8 +60,8 @@ Status NameTables::Rows(int64_t image_id, const std::string& layer, const NameFa
     }
     for (const NamedShare& share : set.shares) {
       IMG_RETURN_IF_ERROR(
-          changes.Row({id, bitmap, Volume(share.volume), KindText(share.kind), TextOrNull(share.path),
-                       PathHex(share.path), Number(share.bytes), Value()}));
+          changes.Row({id, bitmap, Volume(share.volume), KindText(share.kind),
+                       TextOrNull(share.path), PathHex(share.path), Number(share.bytes), Value()}));
     }
   }
   return Ok();

@@ -209,7 +209,8 @@ class Recoverer {
           "ranges that are not allocated read as zeros), names of features and unknown extensions");
       if (wish.layout.data_file) {
         r.notes.push_back(
-            "the name of the data file, which only the header said, is lost: QEMU has to be told it "
+            "the name of the data file, which only the header said, is lost: QEMU has to be told "
+            "it "
             "(data-file.filename=...)");
       }
     }

@@ -93,7 +93,8 @@ std::vector<Case> Cases() {
          f.WriteHeader();
        }},
       {v3, "cow-path-garbage", [](Fixture& f) { f.bytes[32 + 100] = 'x'; }},
-      {v3, "cow-bitmap-truncated cow-data-beyond-eof cow-file-length", [](Fixture& f) { f.bytes.resize(8192 + 20); }},
+      {v3, "cow-bitmap-truncated cow-data-beyond-eof cow-file-length",
+       [](Fixture& f) { f.bytes.resize(8192 + 20); }},
       {v2, "cow-bitmap-data-alias", [](Fixture& f) { f = Fixture(LayoutId::kUml2, 3905 * 512); }},
       {v3, "cow-bitmap-bits-past-size", [](Fixture& f) { f.bytes[8192 + 37] |= 0x80; }},
       {v3, "cow-bitmap-bits-past-size", [](Fixture& f) { f.bytes[8192 + 1000] = 1; }},

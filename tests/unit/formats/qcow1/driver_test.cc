@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The qcow version 1 driver on images in memory: what it writes it reads, in any order and through
 // a backing file; and after a stop at any write the image holds the old or the new bytes.
+#include "formats/qcow1/driver.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <random>
 
-#include "formats/qcow1/driver.h"
 #include "formats/qcow1/walk.h"
 #include "formats/qcow1/xen.h"
 #include "tests/unit/formats/driver_helpers.h"
