@@ -91,6 +91,8 @@ def section(case, kept):
     lines += measured_rows(case, entry['commands'])
     lines += ['']
     lines += [f'- {label}: `{command}`' for label, command in case.commands.items()]
+    if case.limit:
+        lines += ['', case.limit]
     return lines
 
 

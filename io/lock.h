@@ -20,7 +20,8 @@ struct ImageUse {
 Result<ImageUse> ProbeImageUse(int fd);
 
 // Holds, until destruction, the locks of a process that reads, writes and resizes the image and
-// lets nobody else write or resize. kLocked, with a sentence, when somebody else is in the way.
+// lets nobody else write or resize. kLocked, with a sentence, when somebody else is in the way: asked
+// a few times within a second, since two that begin at once are in each other's way for a moment.
 class ImageLock {
  public:
   static Result<std::unique_ptr<ImageLock>> Acquire(int fd, const std::string& path);
