@@ -13,6 +13,7 @@ from imglib.damage_trial import readable_equal
 from imglib.programs import (BIN, LONG, SANITIZED, SECRET, check_json, copy, file_state,
                              guest_digest, imgfsck, qemu_check, run)
 from imglib.qcow2 import COMPRESSED, OFFSET_MASK, Qcow2
+from imglib.roundtrip import aliases, one_a_layer
 from imglib.testing import ImageTest, main, summary
 from imglib.wild import MIXES, WildMaker, hurt
 
@@ -41,23 +42,12 @@ def stored_pieces(path):
     return sorted(pieces.items())
 
 
-def aliases(document):
-    """Places that layers map at different addresses, each counted: a warning that no repair takes
-    away, since either may be right."""
-    return {f["host-offset"] for f in document["findings"]
-            if f["code"] == "qcow2-cross-layer-alias" and f["severity"] == "warning"}
-
-
 def hidden_aliases(document, image):
     """Those of snapshots that nothing listed before the repair."""
     hidden = {s.id for s in image.snapshots if s.name.startswith("recovered-")}
     return {f["host-offset"] for f in document["findings"]
             if f["code"] == "qcow2-cross-layer-alias"
             and hidden & {f["layer"], *(other["layer"] for other in f["also"])}}
-
-
-def one_a_layer(claims):
-    return {c.kind for c in claims} == {"data"} and len({c.layer for c in claims}) == len(claims)
 
 
 class WildDamage(ImageTest):

@@ -190,6 +190,7 @@ class ClusterJudge {
       for (const Claim* c : spans_) Report(Problem::kQcow2ComprOnStd, *c, *data_.front());
     }
     JudgeData();
+    if (!same_layer_ && spans_.empty()) JudgeCopied();
   }
 
  private:
@@ -277,6 +278,7 @@ class ClusterJudge {
         first = c;
       } else if (first->table.column != c->table.column) {
         bool same_layer = list_.ShareLayer(*first, *c);
+        same_layer_ |= same_layer;
         Report(same_layer ? Problem::kQcow2L1EntryDuplicate : Problem::kQcow2CrossLayerAlias, *c,
                *first);
       }
@@ -322,11 +324,36 @@ class ClusterJudge {
       for (uint32_t layer : list_.LayersOf(*c)) {
         same_layer |= guest_of_layer.try_emplace(layer, guest).first->second != guest;
       }
+      same_layer_ |= same_layer;
       if (first == nullptr) first = c;
       // Layers sharing a cluster at the same place are as they should be.
       if (first->table.column * g_.l2_entries + first->index == guest) continue;
       Report(same_layer ? Problem::kQcow2L2DataCrosslink : Problem::kQcow2CrossLayerAlias, *c,
              *first);
+    }
+  }
+
+  // Only layers share it, at different places: that stays so, and is nobody's alone.
+  void JudgeCopied() {
+    auto alone = [&](const std::vector<const Claim*>& claims, const Claim& own) {
+      size_t here = 0, elsewhere = 0;
+      for (const Claim* c : claims) {
+        const bool same = c->table.column == own.table.column && c->index == own.index;
+        (same ? here : elsewhere) += list_.LayersOf(*c).size();
+      }
+      return here == 1 && elsewhere > 0;
+    };
+    for (const Claim* c : data_) {
+      if (!meta_.empty() || !c->table.active || (c->descriptor & kCopied) == 0) continue;
+      if (!alone(data_, *c)) continue;
+      findings_->Add(EntryFinding(image_, c->table, c->index, Problem::kQcow2L2Copied, kCopiedSet));
+    }
+    const bool tables_alone = data_.empty() && std::ranges::all_of(meta_, [](const Claim* c) {
+                                return c->meta == MetaKind::kL2;
+                              });
+    for (const Claim* c : meta_) {
+      if (!tables_alone || !c->table.active || !c->table.copied || !alone(meta_, *c)) continue;
+      findings_->Add(L1CopiedFinding(image_, c->table));
     }
   }
 
@@ -337,6 +364,7 @@ class ClusterJudge {
   std::span<const Claim> claims_;
   Findings* findings_;
   std::vector<const Claim*> meta_, data_, spans_;
+  bool same_layer_ = false;  // two of them are of one layer: that has to be split
 };
 
 }  // namespace

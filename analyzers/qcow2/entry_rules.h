@@ -30,6 +30,10 @@ bool EntryInvalid(const Image& image, const Entry& entry);
 // flag is, too: there may have been data.
 bool OffsetIsIdle(const Image& image, const Entry& entry);
 
+// What is wrong with a COPIED flag.
+inline constexpr char kCopiedSet[] = "set, but snapshots share the cluster";
+inline constexpr char kCopiedClear[] = "clear, but nothing shares it";
+
 // A finding about entry `index`, with structure, layer, host and guest range filled in. In a table
 // of snapshots only, the code becomes snap-l2-structure and the rule's own code its detail.
 Finding EntryFinding(const Image& image, const TableRef& table, uint64_t index, Problem problem,

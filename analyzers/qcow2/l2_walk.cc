@@ -25,7 +25,9 @@ struct Item {
   size_t begin = 0, end = 0;  // tables
   Findings findings;
   std::vector<HostRange> unreadable;
+  std::vector<Unflagged> unflagged;
 };
+constexpr size_t kMostUnflagged = 1 << 16;  // kept until the walk ends; more are findings at once
 
 // The first bytes of a buffer that grows and is never filled twice.
 MutableBytes Room(ByteVector* buffer, uint64_t size) {
@@ -75,6 +77,8 @@ class Walk {
   void Unreadable(Item* item, const TableRef& table, const std::vector<HostRange>& bad);
   void ReportImplausible();
   void AddRepeatedWeights();
+  void KeepUnflagged(const std::vector<Unflagged>& found);
+  void JudgeUnflagged();
 
   const Image& image_;
   const Columns& columns_;
@@ -86,6 +90,8 @@ class Walk {
   std::vector<ByteVector> buffers_;  // each worker's, for what it reads
   std::vector<TableRef> tables_;
   std::vector<Item> items_;
+  std::vector<Unflagged> unflagged_;
+  std::vector<TableRef> unflagged_tables_;  // whose L1 entry lacks COPIED
   SeenTables seen_;
 };
 
@@ -117,15 +123,11 @@ void Walk::DropRepeated() {
     uint64_t cluster = table.offset >> image_.geometry.cluster_bits;
     result_->claims.ClaimMeta(cluster, 1, table.weight);
     if (table.active && (table.copied != (table.weight == 1))) {
-      Finding f;
-      f.problem = Problem::kQcow2L1Copied;
-      f.structure = "l1";
-      f.host = MakeHostRange(image_.active.offset + table.column * 8, 8);
-      f.layer = kActiveLayer;
-      f.guest = MakeGuestRange(table.column * image_.geometry.l2_span, image_.geometry.l2_span);
-      f.detail =
-          table.copied ? "set, but snapshots share the table" : "clear, but nothing shares it";
-      findings_->Add(std::move(f));
+      if (!table.copied && unflagged_tables_.size() < kMostUnflagged) {
+        unflagged_tables_.push_back(table);
+      } else {
+        findings_->Add(L1CopiedFinding(image_, table));
+      }
     }
     if (!seen_.Add(cluster)) {
       if (result_->repeated.size() < kMaxRepeatedTables) result_->repeated.push_back(table);
@@ -144,7 +146,7 @@ void Walk::MakeItems() {
     size_t end = std::min<size_t>(at + per_item, tables_.size());
     // A column is never torn apart.
     while (end < tables_.size() && tables_[end].column == tables_[end - 1].column) ++end;
-    items_.push_back({at, end, Findings(findings_->keep()), {}});
+    items_.push_back({at, end, Findings(findings_->keep()), {}, {}});
     at = end;
   }
 }
@@ -219,6 +221,7 @@ Status Walk::WalkShared(unsigned worker, Item* item, std::span<const TableRef> t
 
 Status Walk::WalkItem(unsigned worker, Item* item) {
   workers_[worker]->findings = &item->findings;
+  workers_[worker]->unflagged = &item->unflagged;
   std::vector<const TableRef*> singles;
   for (size_t i = item->begin; i < item->end;) {
     size_t end = i + 1;
@@ -270,6 +273,31 @@ void Walk::AddRepeatedWeights() {
   }
 }
 
+void Walk::KeepUnflagged(const std::vector<Unflagged>& found) {
+  for (const Unflagged& entry : found) {
+    if (unflagged_.size() < kMostUnflagged) {
+      unflagged_.push_back(entry);
+    } else {
+      findings_->Add(
+          EntryFinding(image_, entry.table, entry.index, Problem::kQcow2L2Copied, kCopiedClear));
+    }
+  }
+}
+
+// What is shared across columns, as by a snapshot that maps it at another place, has no COPIED.
+void Walk::JudgeUnflagged() {
+  const ClaimMap& claims = result_->claims;
+  for (const TableRef& table : unflagged_tables_) {
+    if (claims.Count(table.offset >> image_.geometry.cluster_bits) > 1) continue;
+    findings_->Add(L1CopiedFinding(image_, table));
+  }
+  for (const Unflagged& entry : unflagged_) {
+    if (claims.Count(entry.cluster) > 1) continue;
+    findings_->Add(
+        EntryFinding(image_, entry.table, entry.index, Problem::kQcow2L2Copied, kCopiedClear));
+  }
+}
+
 Status Walk::Run() {
   IMG_RETURN_IF_ERROR(PrepareWorkers());
   uint64_t step = columns_.ChunkSize();
@@ -296,6 +324,7 @@ Status Walk::Run() {
       findings_->Merge(std::move(item.findings));
       auto& all = result_->unreadable;
       all.insert(all.end(), item.unreadable.begin(), item.unreadable.end());
+      KeepUnflagged(item.unflagged);
     }
   }
   for (auto& worker : workers_) {
@@ -317,10 +346,22 @@ Status Walk::Run() {
   for (const ClaimMap& map : extra_maps_) result_->claims.Merge(map);
   ReportImplausible();
   AddRepeatedWeights();
+  JudgeUnflagged();
   return Ok();
 }
 
 }  // namespace
+
+Finding L1CopiedFinding(const Image& image, const TableRef& table) {
+  Finding f;
+  f.problem = Problem::kQcow2L1Copied;
+  f.structure = "l1";
+  f.host = MakeHostRange(image.active.offset + table.column * 8, 8);
+  f.layer = kActiveLayer;
+  f.guest = MakeGuestRange(table.column * image.geometry.l2_span, image.geometry.l2_span);
+  f.detail = table.copied ? "set, but snapshots share the table" : kCopiedClear;
+  return f;
+}
 
 Status WalkTables(const Image& image, const Columns& columns, const CheckOptions& options,
                   WalkResult* result, Findings* findings) {

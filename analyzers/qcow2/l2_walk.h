@@ -36,6 +36,9 @@ inline constexpr size_t kMaxEmptyTables = 4096, kMaxRepeatedTables = 1 << 20;
 Status WalkTables(const Image& image, const Columns& columns, const CheckOptions& options,
                   WalkResult* result, Findings* findings);
 
+// About the active L1 entry that leads to `table`.
+Finding L1CopiedFinding(const Image& image, const TableRef& table);
+
 // Decides by content whether `table` can be an L2 table at all.
 bool Implausible(const Image& image, Bytes table);
 

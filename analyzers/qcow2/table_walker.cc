@@ -125,14 +125,17 @@ void TableWalker::CountActive(const Entry& entry, const EntryClaim& claim) {
   next_contiguous_ = host + g_.cluster_size;
 }
 
-// COPIED promises that the cluster has one reference. Clusters in conflict are not judged: whether
-// the flag is right depends on how the conflict ends.
+// COPIED promises that the cluster has one reference. Clusters in conflict are not judged here:
+// whether the flag is right depends on how the conflict ends.
 void TableWalker::JudgeCopied(const TableRef& table, uint64_t index, const EntryClaim& claim,
                               uint64_t weight) {
   if (claim.kind != EntryClaim::Kind::kCluster || claim.copied == (weight == 1)) return;
-  Finding f = EntryFinding(image_, table, index, Problem::kQcow2L2Copied);
-  f.detail = claim.copied ? "set, but snapshots share the cluster" : "clear, but nothing shares it";
-  findings->Add(std::move(f));
+  if (!claim.copied && unflagged != nullptr && unflagged->size() < kMostUnflagged) {
+    unflagged->push_back({table, index, claim.first});
+    return;
+  }
+  findings->Add(EntryFinding(image_, table, index, Problem::kQcow2L2Copied,
+                             claim.copied ? kCopiedSet : kCopiedClear));
 }
 
 void TableWalker::SlowEntry(const TableRef& table, Bytes bytes, uint64_t index) {

@@ -11,13 +11,22 @@
 
 namespace imgfsck::qcow2 {
 
+// An entry of the active layer without COPIED, whose cluster nothing else in its column uses.
+// Whether nothing elsewhere does is known at the end of the walk.
+struct Unflagged {
+  TableRef table;
+  uint64_t index = 0, cluster = 0;
+};
+
 class TableWalker {
  public:
+  static constexpr size_t kMostUnflagged = 1024;  // of one work item; more are findings at once
   // `groups` false: every entry on its own, for comparison.
   TableWalker(const Image& image, ClaimMap* claims, bool groups = true);
 
   // What the current work item found; the caller takes it and sets the next.
   Findings* findings = nullptr;
+  std::vector<Unflagged>* unflagged = nullptr;  // null: each is a finding at once
   CheckCounts counts;
   uint64_t data_file_end = 0;
   std::vector<TableRef> empty_tables, implausible;

@@ -26,6 +26,16 @@ def guest_views(path, luks, snapshots):
     return {name: digest for name, digest in views.items() if digest is not None}
 
 
+def aliases(document):
+    """Places that layers map at different addresses, by the warning."""
+    return {f["host-offset"] for f in document["findings"]
+            if f["code"] == "qcow2-cross-layer-alias" and f["severity"] == "warning"}
+
+
+def one_a_layer(claims):
+    return {c.kind for c in claims} == {"data"} and len({c.layer for c in claims}) == len(claims)
+
+
 class RoundtripTest(ImageTest):
     on_disk = False
 
@@ -53,7 +63,7 @@ class RoundtripTest(ImageTest):
             self.assertEqual(after[file], before[file], file)
         if code == 1:
             self.assertTrue(changed)
-            self.assert_mended(path, options, luks, for_qemu)
+            self.assert_mended(path, options, luks, for_qemu, dry)
         now = guest_views(path, luks, views.keys() - {"active"})
         self.assertEqual({name: now.get(name) for name in views}, views,
                          "the guest reads other bytes")
@@ -65,7 +75,7 @@ class RoundtripTest(ImageTest):
             self.assert_rolled_back(path, undo, before[path.name])
         return code
 
-    def assert_mended(self, path, options, luks, for_qemu):
+    def assert_mended(self, path, options, luks, for_qemu, damaged):
         code, document = check_json(path, *options)
         self.assertEqual(code, 0, summary(document))
         # QEMU does not look at an image whose backing file it does not find.
@@ -77,7 +87,12 @@ class RoundtripTest(ImageTest):
             claims = Claims(image)
             counts = claims.counts()
             self.assertEqual((counts.leaks, counts.low), ({}, {}))
-            self.assertEqual(claims.double_owned(), {})
+            # Layers that map one cluster at different places: a warning that no repair takes away,
+            # since either may be right.
+            known = aliases(document) if aliases(damaged) else set()
+            self.assertEqual([found for cluster, found in claims.double_owned().items()
+                              if cluster * image.cluster_size not in known
+                              or not one_a_layer(found)], [])
 
     def assert_rolled_back(self, path, undo, before):
         done = imgfsck("--rollback", undo, path)
